@@ -1,1 +1,35 @@
-//! 
+//! The data plane of the mesh: a sidecar that carries opaque TCP in mutual TLS.
+//!
+//! One file per step of a connection's life, in the order data flows:
+//! `listen` (accept) → `orig_dst` → `route` (outbound) or `mode` (inbound) → `connect` → `tls` →
+//! authorize (the policy crate) → `copy` → `record`. `outbound` and `inbound` are mirror images that
+//! hold only that story. Around them: `worker` (threads and their connections), `drain`, `limits`,
+//! `discovery` and `credentials` (what the story is decided by), `admin`, `metrics` and `access_log`
+//! (what others can see), `config` (every setting, in one table) and `parent` (the small process that
+//! keeps the sockets while a crashed data plane is started again).
+
+pub mod access_log;
+pub mod admin;
+pub mod config;
+pub mod connect;
+pub mod copy;
+pub mod credentials;
+pub mod discovery;
+pub mod drain;
+pub mod inbound;
+pub mod ledger;
+pub mod limits;
+pub mod listen;
+pub mod metrics;
+pub mod mode;
+pub mod orig_dst;
+pub mod outbound;
+pub mod parent;
+pub mod reason;
+pub mod record;
+pub mod route;
+pub mod snapshot;
+pub mod sys;
+pub mod telemetry;
+pub mod tls;
+pub mod worker;
