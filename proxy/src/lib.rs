@@ -16,6 +16,7 @@ pub mod copy;
 pub mod credentials;
 pub mod discovery;
 pub mod drain;
+pub mod ending;
 pub mod inbound;
 pub mod ledger;
 pub mod limits;

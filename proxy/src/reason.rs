@@ -31,6 +31,8 @@ pub enum Reason {
     DialUnreachable,
     /// The drain deadline passed with the connection still open.
     Drained,
+    /// The original destination is not an address of this pod: this sidecar is no relay.
+    ForeignDestination,
     /// One direction ended and the other one stayed silent for the half-close deadline.
     HalfCloseTimeout,
     /// The handshake failed by a fault of the TLS protocol that has no name of its own here.
@@ -117,6 +119,7 @@ impl Reason {
         Self::DialTimeout,
         Self::DialUnreachable,
         Self::Drained,
+        Self::ForeignDestination,
         Self::HalfCloseTimeout,
         Self::HandshakeEof,
         Self::HandshakeFailed,
@@ -178,6 +181,7 @@ impl Reason {
             Self::DialTimeout => ("dial_timeout", "the destination did not answer within the connect deadline", Peer, "CONNECT"),
             Self::DialUnreachable => ("dial_unreachable", "the network cannot reach the destination", Peer, "CONNECT"),
             Self::Drained => ("drained", "still open at the drain deadline", Local, "UC"),
+            Self::ForeignDestination => ("foreign_destination", "the original destination is not an address of this pod: a sidecar is no relay", Peer, "NR"),
             Self::HalfCloseTimeout => ("half_close_timeout", "half closed and silent for the half-close deadline", Application, "UC"),
             Self::HandshakeEof => ("handshake_eof", "the peer left before the handshake was complete", Peer, "TLS_FAILURE"),
             Self::HandshakeFailed => ("handshake_failed", "a fault of the TLS protocol during the handshake; the error says which", Peer, "TLS_FAILURE"),

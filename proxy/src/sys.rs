@@ -1,0 +1,106 @@
+//! The one place where `unsafe` is allowed: two system calls that no kept crate wraps.
+
+#![expect(unsafe_code, reason = "this module exists to hold the data plane's unsafe blocks")]
+
+use std::{
+    io,
+    os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use nix::libc;
+
+/// Bytes of `struct tcp_info` that are read: up to and including `tcpi_snd_wnd` (Linux 5.4).
+const TCP_INFO_LEN: usize = 232;
+
+/// What the kernel knows of the sending side of a TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Segments sent and not yet acknowledged.
+    pub unacked: u32,
+    /// Milliseconds since the last acknowledgement arrived.
+    pub last_ack_ms: u32,
+    /// Bytes acknowledged since the connection began.
+    pub bytes_acked: u64,
+    /// The window the peer announced, in bytes; `None` where the kernel does not say.
+    pub send_window: Option<u32>,
+}
+
+/// Reads `TCP_INFO` of an open socket.
+///
+/// # Errors
+/// What `getsockopt` reports, and `InvalidData` where the kernel gave less than any supported one does.
+pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
+    use std::os::fd::AsRawFd;
+    let mut raw = [0u8; TCP_INFO_LEN];
+    let mut len = TCP_INFO_LEN as libc::socklen_t;
+    // SAFETY: `raw` is writable for `len` bytes and `len` for a socklen_t; the kernel writes at most
+    // `len` bytes and stores how many; the descriptor is open because it is borrowed.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            raw.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    parse_tcp_info(&raw[..(len as usize).min(TCP_INFO_LEN)])
+}
+
+fn parse_tcp_info(raw: &[u8]) -> io::Result<TcpInfo> {
+    let field = |at: usize| raw.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
+    let wide = |at: usize| raw.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
+    // Offsets of `struct tcp_info` in linux/tcp.h, which only ever grows at its end.
+    match (field(24), field(56), wide(120)) {
+        (Some(unacked), Some(last_ack_ms), Some(bytes_acked)) => {
+            Ok(TcpInfo { unacked, last_ack_ms, bytes_acked, send_window: field(228) })
+        }
+        (_, _, _) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("tcp_info: expected at least 128 bytes, got {}", raw.len()),
+        )),
+    }
+}
+
+/// Takes ownership of a descriptor that another process sent and the kernel has just installed here.
+///
+/// The caller must be its only owner: a descriptor received by `SCM_RIGHTS`, taken over exactly once.
+#[must_use]
+pub fn adopt_fd(received: RawFd) -> OwnedFd {
+    // SAFETY: the callers pass descriptors that `recvmsg` has just installed for them alone, each once.
+    unsafe { OwnedFd::from_raw_fd(received) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+        os::fd::AsFd,
+    };
+
+    use super::*;
+
+    #[test]
+    fn tcp_info_tells_acknowledged_bytes_and_the_announced_window() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(&[7; 100]).unwrap();
+        server.read_exact(&mut [0; 100]).unwrap();
+        let info = tcp_info(client.as_fd()).unwrap();
+        assert_eq!(info.unacked, 0);
+        // The SYN counts as one.
+        assert_eq!(info.bytes_acked, 101);
+        assert!(info.send_window.is_some_and(|window| window > 0), "{info:?}");
+    }
+
+    #[test]
+    fn a_short_tcp_info_is_refused() {
+        let error = parse_tcp_info(&[0; 100]).unwrap_err();
+        assert_eq!(error.to_string(), "tcp_info: expected at least 128 bytes, got 100");
+    }
+}
