@@ -1,0 +1,107 @@
+//! The two ends of a copy, as a closed list, and what their failures mean.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::tls::{
+    MeshStream,
+    alert::{APPLICATION_FAILED, DENIED},
+    stream::alert_of,
+};
+
+/// One end of a copy.
+#[derive(Debug)]
+pub enum End {
+    /// TLS by rustls, with its verified peer.
+    Mesh(Box<MeshStream>),
+    /// A socket without TLS: the own application, or a host outside the mesh.
+    Plain(TcpStream),
+}
+
+/// How an end failed, as opposed to ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The stream was cut without an alert: the far sidecar died.
+    Cut,
+    /// The far sidecar says that policy there does not admit this side.
+    Denied,
+    /// An invalid record arrived.
+    Invalid,
+    /// The far sidecar says that its application failed.
+    PeerFailed,
+    /// The far sidecar refused this side's certificate after the handshake seemed complete.
+    Refused,
+    /// The socket without TLS was reset, broke or timed out.
+    Reset,
+}
+
+impl End {
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Mesh(stream) => stream.poll_read(cx, buf),
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Mesh(stream) => stream.poll_write(cx, buf),
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Mesh(stream) => stream.poll_flush(cx),
+            Self::Plain(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Passes on that the other end ended.
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Mesh(stream) => stream.poll_close_notify(cx),
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    /// The socket, for what the kernel knows of it.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Mesh(stream) => stream.socket(),
+            Self::Plain(stream) => stream.as_fd(),
+        }
+    }
+
+    /// What it means that this end can no longer be written to and has nothing more to say.
+    pub(super) fn gone(&self) -> Fault {
+        match self {
+            // After the peer's application ended, a cut is the only way left to say that it is gone.
+            Self::Mesh(stream) if stream.close_notify_seen() => Fault::PeerFailed,
+            Self::Mesh(_) => Fault::Cut,
+            Self::Plain(_) => Fault::Reset,
+        }
+    }
+
+    pub(super) fn fault_of(&self, error: &io::Error) -> Fault {
+        if matches!(self, Self::Plain(_)) {
+            return Fault::Reset;
+        }
+        match alert_of(error) {
+            Some(alert) if alert == APPLICATION_FAILED => Fault::PeerFailed,
+            Some(alert) if alert == DENIED => Fault::Denied,
+            Some(_) => Fault::Refused,
+            None if error.kind() == io::ErrorKind::InvalidData => Fault::Invalid,
+            None => self.gone(),
+        }
+    }
+}

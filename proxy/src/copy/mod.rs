@@ -1,0 +1,179 @@
+//! Both directions of a connection at once: bytes, back-pressure, half-close, and who left how.
+//!
+//! - `end`: what a copy copies between, and what a failure of it means.
+//! - `flow`: one direction.
+//!
+//! An end that failed while it was written to is still read to its own end, because the far sidecar's
+//! alert, or the application's last bytes, may be waiting there.
+
+mod end;
+mod flow;
+
+use std::{
+    future::poll_fn,
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until};
+
+pub use end::{End, Fault};
+use flow::{Flow, FlowEnd};
+
+use crate::record::ByteCounts;
+
+/// How long an end that can no longer be written to is read for its last words.
+const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long the bytes that were read before a failure may take to be delivered. A reader that does not
+/// take them for longer learns of the failure without them.
+const DELIVERY_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a copy needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Bytes per direction that are read at once, and held at most besides TLS's own buffers.
+    pub buffer_size: usize,
+    /// How long a half-closed connection may be silent.
+    pub half_close_timeout: Duration,
+}
+
+/// How a copy ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Both directions ended in order.
+    Complete,
+    /// The downstream end failed.
+    Downstream(Fault),
+    /// Half closed, and silent for too long.
+    HalfCloseTimeout,
+    /// The upstream end failed.
+    Upstream(Fault),
+}
+
+/// A copy in progress. Its state survives a cancelled [`Copy::run`], so a caller may look at other
+/// things in between and go on.
+#[derive(Debug)]
+pub struct Copy {
+    onward: Flow,
+    back: Flow,
+    half_close_timeout: Duration,
+    deadline: Option<Deadline>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    at: Instant,
+    then: Expiry,
+}
+
+/// What an expired deadline means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expiry {
+    HalfClosed,
+    Known(Outcome),
+}
+
+impl Copy {
+    /// Nothing copied yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            onward: Flow::new(settings.buffer_size),
+            back: Flow::new(settings.buffer_size),
+            half_close_timeout: settings.half_close_timeout,
+            deadline: None,
+        }
+    }
+
+    /// Copies until both directions have ended or one end failed. Neither end is closed here: what
+    /// their applications shall see is the story's to say. Cancel safe.
+    pub async fn run(&mut self, downstream: &mut End, upstream: &mut End, counts: &ByteCounts) -> Outcome {
+        loop {
+            let seen = counts.from_downstream() + counts.to_downstream();
+            let deadline = self.deadline.map(|deadline| deadline.at);
+            let step = poll_fn(|cx| self.poll(cx, downstream, upstream, counts));
+            tokio::select! {
+                biased;
+                step = step => if let Some(outcome) = step { return outcome },
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    let moved = counts.from_downstream() + counts.to_downstream() > seen;
+                    if let Some(outcome) = self.expired(moved) {
+                        return outcome;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ready with an outcome when there is one, ready with none when a deadline was set and the caller
+    /// has to wait for it too.
+    fn poll(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        downstream: &mut End,
+        upstream: &mut End,
+        counts: &ByteCounts,
+    ) -> Poll<Option<Outcome>> {
+        let _ = self.onward.poll(cx, downstream, upstream, |bytes| counts.add_from_downstream(bytes));
+        let _ = self.back.poll(cx, upstream, downstream, |bytes| counts.add_to_downstream(bytes));
+        if let Some(outcome) = settled(&self.onward, &self.back, downstream, upstream) {
+            return Poll::Ready(Some(outcome));
+        }
+        match expected(&self.onward, &self.back, downstream, upstream, self.half_close_timeout) {
+            Some((wait, then)) if self.deadline.is_none_or(|deadline| deadline.then != then) => {
+                self.deadline = Some(Deadline { at: Instant::now() + wait, then });
+                Poll::Ready(None)
+            }
+            Some(_) | None => Poll::Pending,
+        }
+    }
+
+    fn expired(&mut self, moved: bool) -> Option<Outcome> {
+        let deadline = self.deadline?;
+        match deadline.then {
+            Expiry::Known(outcome) => Some(outcome),
+            Expiry::HalfClosed if moved => {
+                self.deadline = Some(Deadline { at: Instant::now() + self.half_close_timeout, ..deadline });
+                None
+            }
+            Expiry::HalfClosed => Some(Outcome::HalfCloseTimeout),
+        }
+    }
+}
+
+/// The outcome, once there is nothing left that could change it.
+fn settled(onward: &Flow, back: &Flow, downstream: &End, upstream: &End) -> Option<Outcome> {
+    use FlowEnd::{Passed, ReaderFailed, WriterFailed};
+    match (onward.finished(), back.finished()) {
+        (Some(Passed), Some(Passed)) => Some(Outcome::Complete),
+        (Some(ReaderFailed(fault)), _) => Some(Outcome::Downstream(fault)),
+        (_, Some(ReaderFailed(fault))) => Some(Outcome::Upstream(fault)),
+        // Written to in vain, and its own direction has ended: it is gone altogether.
+        (Some(WriterFailed), Some(Passed | WriterFailed)) => Some(Outcome::Upstream(upstream.gone())),
+        (Some(Passed), Some(WriterFailed)) => Some(Outcome::Downstream(downstream.gone())),
+        (Some(Passed | WriterFailed) | None, None) | (None, Some(Passed | WriterFailed)) => None,
+    }
+}
+
+/// What is waited for before the copy settles, for how long, and what it means if it does not come.
+fn expected(
+    onward: &Flow,
+    back: &Flow,
+    downstream: &End,
+    upstream: &End,
+    half_close: Duration,
+) -> Option<(Duration, Expiry)> {
+    let known = |wait, outcome| Some((wait, Expiry::Known(outcome)));
+    if let Some(fault) = onward.undelivered_fault() {
+        return known(DELIVERY_DEADLINE, Outcome::Downstream(fault));
+    }
+    if let Some(fault) = back.undelivered_fault() {
+        return known(DELIVERY_DEADLINE, Outcome::Upstream(fault));
+    }
+    match (onward.finished(), back.finished()) {
+        (Some(FlowEnd::WriterFailed), _) => known(LAST_WORDS_DEADLINE, Outcome::Upstream(upstream.gone())),
+        (_, Some(FlowEnd::WriterFailed)) => known(LAST_WORDS_DEADLINE, Outcome::Downstream(downstream.gone())),
+        (Some(FlowEnd::Passed), None) | (None, Some(FlowEnd::Passed)) => Some((half_close, Expiry::HalfClosed)),
+        (_, _) => None,
+    }
+}

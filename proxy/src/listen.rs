@@ -1,0 +1,169 @@
+//! Listeners, and the loop that accepts.
+//!
+//! Sockets are bound before anything slow happens and carry every option once, so that an accepted
+//! connection costs no further call. A failing accept never spins: out of descriptors it waits and
+//! says so.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::{io::unix::AsyncFd, time::sleep};
+
+use crate::{
+    config::Config,
+    connect,
+    limits::{Limits, Permit},
+    orig_dst::canonical,
+    record::Direction,
+};
+
+/// Connections that may wait to be accepted: enough for a ring that reconnects at once while the data
+/// plane is being started again. The kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// How long accepting rests when the system is out of descriptors or memory.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the proxy cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("listen on {address}: {source}")]
+pub struct ListenError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// Every listening socket of the proxy, by what it serves. Each has one socket per address family.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// Captured connections of this pod's application.
+    pub outbound: Vec<TcpListener>,
+    /// Captured connections to this pod.
+    pub inbound: Vec<TcpListener>,
+    /// The admin endpoints, on loopback only.
+    pub admin: Vec<TcpListener>,
+    /// Metrics and readiness for Prometheus and the kubelet.
+    pub stats: Vec<TcpListener>,
+    /// Readiness alone.
+    pub health: Vec<TcpListener>,
+    /// Metrics where Linkerd has them.
+    pub linkerd: Vec<TcpListener>,
+}
+
+impl Sockets {
+    /// Binds every port of the settings on IPv4, and on IPv6 where the pod has it.
+    ///
+    /// # Errors
+    /// [`ListenError`], which names the address.
+    pub fn bind(config: &Config) -> Result<Self, ListenError> {
+        let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let bind = |addresses: [IpAddr; 2], port: u16| bind_families(addresses, port, config);
+        Ok(Self {
+            outbound: bind(any, config.outbound_port)?,
+            inbound: bind(any, config.inbound_port)?,
+            admin: bind(loopback, config.admin_port)?,
+            stats: bind(any, config.stats_port)?,
+            health: bind(any, config.health_port)?,
+            linkerd: bind(any, config.linkerd_admin_port)?,
+        })
+    }
+}
+
+fn bind_families(addresses: [IpAddr; 2], port: u16, config: &Config) -> Result<Vec<TcpListener>, ListenError> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for ip in addresses {
+        let address = SocketAddr::new(ip, port);
+        match bind_one(address, config) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if ip.is_ipv6() && has_no_ipv6(&error) => {}
+            Err(source) => return Err(ListenError { address, source }),
+        }
+    }
+    Ok(listeners)
+}
+
+fn has_no_ipv6(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EPROTONOSUPPORT)
+    )
+}
+
+fn bind_one(address: SocketAddr, config: &Config) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    connect::prepare(&SockRef::from(&socket), config)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A connection that was accepted and is not yet known to any runtime.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Which way it goes.
+    pub direction: Direction,
+    /// Its socket, non-blocking.
+    pub stream: TcpStream,
+    /// Who connected.
+    pub source: SocketAddr,
+    /// Its place among the connections.
+    pub permit: Permit,
+}
+
+/// Accepts for ever and hands every connection on. Needs a runtime with I/O.
+///
+/// # Errors
+/// Only where the runtime cannot watch the listener.
+pub async fn accept_all(
+    listener: TcpListener,
+    direction: Direction,
+    limits: Arc<Limits>,
+    hand_over: impl Fn(Accepted),
+) -> io::Result<()> {
+    let listener = AsyncFd::new(listener)?;
+    loop {
+        let permit = limits.admit().await;
+        let mut ready = listener.readable().await?;
+        match ready.try_io(|listener| accept_one(listener.get_ref())) {
+            Ok(Ok((stream, source))) => {
+                hand_over(Accepted { direction, stream, source: canonical(source), permit });
+            }
+            Ok(Err(error)) => rest_after(&error, direction, &limits).await,
+            Err(_would_block) => {}
+        }
+    }
+}
+
+fn accept_one(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    // The standard library sets close-on-exec; non-blocking is not inherited on Linux.
+    let (stream, source) = listener.accept()?;
+    stream.set_nonblocking(true)?;
+    Ok((stream, source))
+}
+
+async fn rest_after(error: &io::Error, direction: Direction, limits: &Limits) {
+    match error.raw_os_error().map(Errno::from_raw) {
+        // The client gave up while it waited: there is nothing to wait for.
+        Some(Errno::ECONNABORTED | Errno::EINTR | Errno::EPROTO) => {}
+        Some(_) | None => {
+            limits.counters().paused.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                direction = direction.as_str(),
+                %error,
+                "accepting rests; raise the descriptor or memory limit of the sidecar if this stays"
+            );
+            sleep(EXHAUSTED_PAUSE).await;
+        }
+    }
+}
