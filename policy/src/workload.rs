@@ -1,0 +1,198 @@
+//! WorkloadEntry: which workload answers at an address, under which identity, and whether it has a sidecar.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use ringmail_identity::{SpiffeId, TrustDomain};
+
+use crate::parse::{Document, Field};
+use crate::report::Report;
+use crate::resource::{Labels, Meta};
+
+/// The suffix of the host names that DestinationRules name services by: Kubernetes' default cluster domain.
+pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
+/// The service account of a workload that names none, as in Kubernetes.
+const DEFAULT_SERVICE_ACCOUNT: &str = "default";
+/// The canonical revision of a workload that names none, as in Istio's metrics.
+const DEFAULT_REVISION: &str = "latest";
+/// The label that says a workload has a sidecar, and its value.
+const TLS_MODE: (&str, &str) = ("security.istio.io/tlsMode", "istio");
+const WORKLOAD_NAME: &str = "service.istio.io/workload-name";
+const CANONICAL_NAMES: [&str; 3] = ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"];
+const CANONICAL_REVISIONS: [&str; 3] =
+    ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"];
+const NETWORK: &str = "topology.istio.io/network";
+const CLUSTER: &str = "topology.istio.io/cluster";
+
+/// What is known about the workload at an address: what metrics label a connection with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Workload {
+    /// The WorkloadEntry's name.
+    pub name: String,
+    /// The namespace.
+    pub namespace: String,
+    /// The workload's name in metrics: the label `service.istio.io/workload-name`, else the entry's name.
+    pub workload_name: String,
+    /// The service account.
+    pub service_account: String,
+    /// The identity it must present, under the mesh's own trust domain.
+    pub identity: SpiffeId,
+    /// Labels of the entry's `spec` and metadata; where both set one, the metadata's holds.
+    pub labels: Labels,
+    /// The addresses it answers at.
+    pub addresses: Vec<IpAddr>,
+    /// Label `service.istio.io/canonical-name`, else `app.kubernetes.io/name`, else `app`, else the
+    /// workload's name.
+    pub canonical_service: String,
+    /// Label `service.istio.io/canonical-revision`, else `app.kubernetes.io/version`, else `version`, else
+    /// `latest`.
+    pub canonical_revision: String,
+    /// The label `app`.
+    pub app: Option<String>,
+    /// The label `version`.
+    pub version: Option<String>,
+    /// `spec.network`, else the label `topology.istio.io/network`.
+    pub network: Option<String>,
+    /// The label `topology.istio.io/cluster`.
+    pub cluster: Option<String>,
+    /// `spec.locality`, as `region/zone/subzone`.
+    pub locality: Option<String>,
+    /// Whether it has a sidecar: label `security.istio.io/tlsMode: istio`.
+    pub in_mesh: bool,
+    /// The host name of its service: `<canonical service>.<namespace>.svc.cluster.local`.
+    pub service_host: String,
+}
+
+/// A parsed entry.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkloadEntry {
+    pub(crate) meta: Meta,
+    pub(crate) address: IpAddr,
+    pub(crate) labels: Labels,
+    service_account: String,
+    network: Option<String>,
+    locality: Option<String>,
+}
+
+const SPEC_FIELDS: &str = "address, labels, serviceAccount, network, locality, ports or weight";
+
+impl WorkloadEntry {
+    /// Nothing after a fault and for an entry without an IP address, which is reported.
+    pub(crate) fn parse(document: &mut Document, meta: Meta, spec: &Field<'_>) -> Option<Self> {
+        let mut address = None;
+        let mut labels = Labels::new();
+        let mut service_account = DEFAULT_SERVICE_ACCOUNT.to_owned();
+        let (mut network, mut locality) = (None, None);
+        for (key, field) in spec.entries(document) {
+            match key {
+                "address" => address = field.text(document).map(|text| (field, text)),
+                "labels" => labels = field.labels(document),
+                "serviceAccount" => {
+                    if let Some(text) = field.text(document).filter(|text| !text.is_empty()) {
+                        text.clone_into(&mut service_account);
+                        check_identity(document, &field, &meta, text);
+                    }
+                }
+                "network" => network = field.text(document).map(str::to_owned),
+                "locality" => locality = field.text(document).map(str::to_owned),
+                "ports" | "weight" => {
+                    let text = format!("{key} has no effect: connections are not balanced or renumbered");
+                    document.report(&meta, &field, text);
+                }
+                _ => document.unknown(&field, SPEC_FIELDS),
+            }
+        }
+        check_identity(document, spec, &meta, DEFAULT_SERVICE_ACCOUNT);
+        let address = ip_address(document, spec, &meta, address)?;
+        labels.extend(meta.labels.clone());
+        Some(Self { meta, address, labels, service_account, network, locality })
+    }
+
+    pub(crate) fn in_mesh(&self) -> bool {
+        self.labels.get(TLS_MODE.0).is_some_and(|value| value == TLS_MODE.1)
+    }
+
+    /// The workload as it is under `trust_domain`; nothing when its identity has no valid form there.
+    pub(crate) fn workload(&self, trust_domain: &TrustDomain) -> Option<Workload> {
+        let label = |key: &str| self.labels.get(key).filter(|value| !value.is_empty()).cloned();
+        let first = |keys: [&str; 3]| keys.into_iter().find_map(label);
+        let workload_name = label(WORKLOAD_NAME).unwrap_or_else(|| self.meta.name.to_string());
+        let canonical_service = first(CANONICAL_NAMES).unwrap_or_else(|| workload_name.clone());
+        Some(Workload {
+            name: self.meta.name.to_string(),
+            namespace: self.meta.namespace.to_string(),
+            identity: self.identity(trust_domain)?,
+            service_account: self.service_account.clone(),
+            addresses: vec![self.address],
+            service_host: format!("{canonical_service}.{}.svc.{CLUSTER_DOMAIN}", self.meta.namespace),
+            canonical_revision: first(CANONICAL_REVISIONS).unwrap_or_else(|| DEFAULT_REVISION.to_owned()),
+            app: label("app"),
+            version: label("version"),
+            network: self.network.clone().or_else(|| label(NETWORK)),
+            cluster: label(CLUSTER),
+            locality: self.locality.clone(),
+            in_mesh: self.in_mesh(),
+            labels: self.labels.clone(),
+            workload_name,
+            canonical_service,
+        })
+    }
+
+    pub(crate) fn identity(&self, trust_domain: &TrustDomain) -> Option<SpiffeId> {
+        SpiffeId::for_service_account(trust_domain, &self.meta.namespace, &self.service_account).ok()
+    }
+}
+
+/// A namespace or service account that no identity can carry is a fault of the text, not of a connection.
+fn check_identity(document: &mut Document, field: &Field<'_>, meta: &Meta, service_account: &str) {
+    let Ok(trust_domain) = CLUSTER_DOMAIN.parse::<TrustDomain>() else { return };
+    if let Err(error) = SpiffeId::for_service_account(&trust_domain, &meta.namespace, service_account) {
+        document.fault(
+            field,
+            "a namespace and service account that an identity can carry",
+            error.to_string(),
+        );
+    }
+}
+
+fn ip_address(
+    document: &mut Document,
+    spec: &Field<'_>,
+    meta: &Meta,
+    read: Option<(Field<'_>, &str)>,
+) -> Option<IpAddr> {
+    let Some((field, text)) = read.filter(|(_, text)| !text.is_empty()) else {
+        document.report(meta, spec, "ignored: it has no address");
+        return None;
+    };
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    let name =
+        text.starts_with("unix://") || text.chars().any(|c| c.is_ascii_alphabetic() && !text.contains(':'));
+    if name {
+        document.report(
+            meta,
+            &field,
+            format!("ignored: {text:?} is no IP address, and no name is looked up"),
+        );
+    } else {
+        document.fault(&field, "an IP address", format!("{text:?}"));
+    }
+    None
+}
+
+/// The entry that holds for each address, and reports of those that do not. `entries` must be ordered from the
+/// oldest to the youngest: an address belongs to whoever got it last.
+pub(crate) fn by_address(entries: &[WorkloadEntry]) -> (HashMap<IpAddr, &WorkloadEntry>, Vec<Report>) {
+    let mut holders = HashMap::new();
+    let mut reports = Vec::new();
+    for entry in entries {
+        if let Some(replaced) = holders.insert(entry.address, entry) {
+            let (address, winner) = (entry.address, entry.meta.origin(""));
+            let text = format!("shadowed: {winner} is younger and has the same address {address}");
+            reports.push(replaced.meta.report(text));
+        }
+    }
+    (holders, reports)
+}
