@@ -10,6 +10,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod black_hole;
 pub mod config;
 pub mod connect;
 pub mod copy;
@@ -28,6 +29,9 @@ pub mod outbound;
 pub mod parent;
 pub mod reason;
 pub mod record;
+pub mod refusal;
+pub mod registry;
+pub mod relay;
 pub mod route;
 pub mod snapshot;
 pub mod sys;

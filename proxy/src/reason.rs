@@ -23,6 +23,10 @@ pub enum Reason {
     Complete,
     /// The dial failed for another reason than those with a name of their own.
     DialFailed,
+    /// Policy on the far side does not admit this side.
+    DeniedByPeer,
+    /// A DestinationRule asks for what is not supported, so nothing was sent.
+    DestinationRuleUnsupported,
     /// The destination refused the dial.
     DialRefused,
     /// The destination did not answer the dial within the connect deadline.
@@ -47,8 +51,6 @@ pub enum Reason {
     IdentityMismatch,
     /// The source has as many connections as one source may have.
     LimitConnectionsPerSource,
-    /// The source has as many handshakes in flight as one source may have.
-    LimitHandshakesPerSource,
     /// The mode of the port changed and no longer admits this plaintext connection.
     ModeChanged,
     /// The peer presented no certificate.
@@ -114,6 +116,8 @@ impl Reason {
         Self::AuthorizationChanged,
         Self::BlackHoled,
         Self::Complete,
+        Self::DeniedByPeer,
+        Self::DestinationRuleUnsupported,
         Self::DialFailed,
         Self::DialRefused,
         Self::DialTimeout,
@@ -127,7 +131,6 @@ impl Reason {
         Self::HandshakeTimeout,
         Self::IdentityMismatch,
         Self::LimitConnectionsPerSource,
-        Self::LimitHandshakesPerSource,
         Self::ModeChanged,
         Self::NoClientCertificate,
         Self::NoCredentials,
@@ -176,6 +179,8 @@ impl Reason {
             Self::BlackHoled => ("black_holed", "sent data stayed unacknowledged for the black-hole deadline", Peer, "UC"),
             Self::Certificate(reason) => (reason.as_str(), reason.doc(), Peer, "TLS_FAILURE"),
             Self::Complete => ("complete", "both directions ended in order", Application, "-"),
+            Self::DeniedByPeer => ("denied_by_peer", "policy on the far side does not admit this workload", Peer, "DENY"),
+            Self::DestinationRuleUnsupported => ("destination_rule_unsupported", "a DestinationRule asks for a TLS mode that is not supported; nothing was sent", Local, "NR"),
             Self::DialFailed => ("dial_failed", "the dial failed; the error says how", Peer, "CONNECT"),
             Self::DialRefused => ("dial_refused", "the destination refused the dial: nothing listens there", Peer, "CONNECT"),
             Self::DialTimeout => ("dial_timeout", "the destination did not answer within the connect deadline", Peer, "CONNECT"),
@@ -189,7 +194,6 @@ impl Reason {
             Self::HandshakeTimeout => ("handshake_timeout", "the handshake was not complete within its deadline", Peer, "TLS_FAILURE"),
             Self::IdentityMismatch => ("identity_mismatch", "the peer's identity is valid but not the one discovery named", Peer, "IDENTITY_ERROR"),
             Self::LimitConnectionsPerSource => ("limit_connections_per_source", "the source holds as many connections as one source may", Peer, "UO"),
-            Self::LimitHandshakesPerSource => ("limit_handshakes_per_source", "the source holds as many handshakes in flight as one source may", Peer, "UO"),
             Self::ModeChanged => ("mode_changed", "the port no longer admits this plaintext connection", Local, "DENY"),
             Self::NoClientCertificate => ("no_client_certificate", "the peer presented no certificate", Peer, "TLS_FAILURE"),
             Self::NoCredentials => ("no_credentials", "this proxy holds no certificate yet", Local, "IDENTITY_ERROR"),

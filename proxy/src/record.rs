@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use ringmail_identity::SpiffeId;
+use ringmail_identity::{SpiffeId, Svid, VerifiedPeer};
 use ringmail_policy::{OutsideReason, Workload};
 
 use crate::{ledger::Ledger, reason::Reason};
@@ -191,6 +191,20 @@ impl Record {
     /// How the network leg is protected. The first word stands.
     pub fn protection(&self, protection: Protection) {
         let _ = self.live.protection.set(protection);
+    }
+
+    /// The certificate that this side presents.
+    pub fn presents(&self, svid: &Svid) {
+        let _ = self.live.own_identity.set(svid.id().clone());
+        let _ = self.live.own_serial.set(svid.serial().to_owned());
+    }
+
+    /// The handshake is complete: who is at the other end, and how long it took.
+    pub fn secured(&self, peer: &VerifiedPeer, took: Duration) {
+        self.protection(Protection::MutualTls);
+        let _ = self.live.peer_identity.set(peer.id.clone());
+        let _ = self.live.peer_serial.set(peer.serial.clone());
+        let _ = self.live.handshake.set(took);
     }
 
     /// Who decided.

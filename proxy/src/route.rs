@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ringmail_identity::SpiffeId;
-use ringmail_policy::{Origin, OutsideReason, Route, Workload};
+use ringmail_policy::{Origin, OutsideReason, RefusedReason, Route, Workload};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -62,6 +62,16 @@ pub enum RouteError {
         /// Why it is outside.
         reason: OutsideReason,
     },
+    /// A resource asks for what is not supported.
+    #[error("{destination}: {decided_by} asks for {}, which is not supported", .reason.as_str())]
+    Unsupported {
+        /// Where it wanted to go.
+        destination: SocketAddr,
+        /// What is asked for.
+        reason: RefusedReason,
+        /// What asks for it.
+        decided_by: Origin,
+    },
     /// Discovery does not know the address.
     #[error("{destination} is inside mesh_ranges and discovery does not know it, waited {waited:?}")]
     Unknown {
@@ -84,6 +94,7 @@ impl RouteError {
             Self::NoPolicy(_) => Reason::NoPolicy,
             Self::OutsideRefused { .. } => Reason::OutsideRefused,
             Self::Unknown { .. } => Reason::UnknownDestination,
+            Self::Unsupported { .. } => Reason::DestinationRuleUnsupported,
         }
     }
 }
@@ -108,6 +119,9 @@ pub async fn resolve(
             }
             Some(Route::Outside { reason, workload, decided_by }) => {
                 return outside(config, destination, reason, workload).map(|next| (next, decided_by));
+            }
+            Some(Route::Refused { reason, decided_by, .. }) => {
+                return Err(RouteError::Unsupported { destination, reason, decided_by });
             }
             Some(Route::Unknown) | None => {}
         }
@@ -165,6 +179,6 @@ pub async fn confirm(
 fn identities(snapshot: &Snapshot, destination: SocketAddr) -> Option<Arc<[SpiffeId]>> {
     match snapshot.outbound.route(destination) {
         Route::Mesh { identities, .. } => Some(identities),
-        Route::Outside { .. } | Route::Unknown => None,
+        Route::Outside { .. } | Route::Refused { .. } | Route::Unknown => None,
     }
 }

@@ -51,10 +51,10 @@ pub enum Outcome {
     Upstream(Fault),
 }
 
-/// A copy in progress. Its state survives a cancelled [`Copy::run`], so a caller may look at other
+/// A copy in progress. Its state survives a cancelled [`Duplex::run`], so a caller may look at other
 /// things in between and go on.
 #[derive(Debug)]
-pub struct Copy {
+pub struct Duplex {
     onward: Flow,
     back: Flow,
     half_close_timeout: Duration,
@@ -74,7 +74,7 @@ enum Expiry {
     Known(Outcome),
 }
 
-impl Copy {
+impl Duplex {
     /// Nothing copied yet.
     pub fn new(settings: Settings) -> Self {
         Self {

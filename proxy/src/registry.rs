@@ -1,0 +1,189 @@
+//! The live connections of one worker, so that a change can find those it ends.
+//!
+//! Everything here belongs to one thread. A connection enters when its bytes may flow and leaves when
+//! its task ends; in between it can be told to end for a reason, or to look at its socket.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+};
+
+use ringmail_identity::{RootId, TrustBundle};
+use ringmail_policy::{Inbound, Mode, Request};
+use tokio::sync::Notify;
+
+use crate::{
+    reason::Reason,
+    record::{Direction, Live, Protection},
+    snapshot::Snapshots,
+    tls::CredentialsRx,
+};
+
+/// What a connection is told from outside its own story.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// End now, for this reason.
+    End(Reason),
+    /// Look whether the socket swallows data.
+    Probe,
+}
+
+/// One live connection.
+#[derive(Debug)]
+pub struct Entry {
+    live: Arc<Live>,
+    root: Option<RootId>,
+    end: Cell<Option<Reason>>,
+    probe: Cell<bool>,
+    /// Set by the connection while sent data is unacknowledged, so that it is probed again.
+    in_flight: Cell<bool>,
+    seen_bytes: Cell<u64>,
+    wake: Notify,
+}
+
+impl Entry {
+    /// Waits until the connection is told something. Cancel safe.
+    pub async fn told(&self) -> Told {
+        loop {
+            if let Some(reason) = self.end.get() {
+                return Told::End(reason);
+            }
+            if self.probe.take() {
+                return Told::Probe;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// Whether sent data is unacknowledged: the connection says so after it looked.
+    pub fn set_in_flight(&self, in_flight: bool) {
+        self.in_flight.set(in_flight);
+    }
+
+    fn tell_end(&self, reason: Reason) {
+        if self.end.get().is_none() {
+            self.end.set(Some(reason));
+            self.wake.notify_one();
+        }
+    }
+
+    fn apply_policy(&self, inbound: &Inbound) {
+        if self.live.direction == Direction::Inbound
+            && let Some(reason) = self.no_longer_admitted(inbound)
+        {
+            self.tell_end(reason);
+        }
+    }
+
+    fn apply_bundle(&self, bundle: &TrustBundle) {
+        if self.root.as_ref().is_some_and(|root| !bundle.contains(root)) {
+            self.tell_end(Reason::RootRemoved);
+        }
+    }
+
+    fn no_longer_admitted(&self, inbound: &Inbound) -> Option<Reason> {
+        let request = self.request()?;
+        let plaintext = match self.live.protection() {
+            Protection::MutualTls => false,
+            Protection::ModeDisable | Protection::Permissive => true,
+            Protection::Outside(_) | Protection::Undecided => return None,
+        };
+        if plaintext && inbound.mode(request.destination.port()).mode == Mode::Strict {
+            return Some(Reason::ModeChanged);
+        }
+        (!inbound.authorize(&request).allowed).then_some(Reason::AuthorizationChanged)
+    }
+
+    fn request(&self) -> Option<Request<'_>> {
+        let destination: SocketAddr = *self.live.destination.get()?;
+        Some(Request { identity: self.live.peer_identity.get(), source: self.live.source.ip(), destination })
+    }
+}
+
+/// The connections of one worker; see the module.
+#[derive(Debug, Default)]
+pub struct Registry {
+    entries: RefCell<HashMap<u64, Rc<Entry>>>,
+}
+
+/// A connection's stay in the registry.
+#[derive(Debug)]
+pub struct Stay {
+    registry: Rc<Registry>,
+    entry: Rc<Entry>,
+}
+
+impl Stay {
+    /// The entry.
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    /// Judges the connection by what holds now: it was decided a moment ago, under what held then.
+    pub fn judge_again(&self, snapshots: &Snapshots, credentials: &CredentialsRx) {
+        if let Some(snapshot) = snapshots.borrow().as_deref() {
+            self.entry.apply_policy(&snapshot.inbound);
+        }
+        if let Some(credentials) = credentials.borrow().as_deref() {
+            self.entry.apply_bundle(&credentials.bundle);
+        }
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.registry.entries.borrow_mut().remove(&self.entry.live.id);
+    }
+}
+
+impl Registry {
+    /// Enters a connection. `root` vouched for its peer, where it has one.
+    pub fn enter(self: &Rc<Self>, live: &Arc<Live>, root: Option<RootId>) -> Stay {
+        let entry = Rc::new(Entry {
+            live: Arc::clone(live),
+            root,
+            end: Cell::new(None),
+            probe: Cell::new(false),
+            in_flight: Cell::new(false),
+            seen_bytes: Cell::new(0),
+            wake: Notify::new(),
+        });
+        self.entries.borrow_mut().insert(live.id, Rc::clone(&entry));
+        Stay { registry: Rc::clone(self), entry }
+    }
+
+    /// Ends inbound connections that policy no longer admits, and no others.
+    pub fn apply_policy(&self, inbound: &Inbound) {
+        self.each(|entry| entry.apply_policy(inbound));
+    }
+
+    /// Ends connections whose peer was vouched for by a root that is no longer trusted.
+    pub fn apply_bundle(&self, bundle: &TrustBundle) {
+        self.each(|entry| entry.apply_bundle(bundle));
+    }
+
+    /// Ends every connection.
+    pub fn end_all(&self, reason: Reason) {
+        self.each(|entry| entry.tell_end(reason));
+    }
+
+    /// Asks connections that carried bytes since the last call, or wait for an acknowledgement, to look
+    /// at their sockets. An idle one is not woken.
+    pub fn probe(&self) {
+        self.each(|entry| {
+            let bytes = entry.live.bytes.from_downstream() + entry.live.bytes.to_downstream();
+            let moved = entry.seen_bytes.replace(bytes) != bytes;
+            if moved || entry.in_flight.get() {
+                entry.probe.set(true);
+                entry.wake.notify_one();
+            }
+        });
+    }
+
+    fn each(&self, visit: impl Fn(&Entry)) {
+        self.entries.borrow().values().for_each(|entry| visit(entry));
+    }
+}

@@ -1,0 +1,218 @@
+//! The shared last part of both stories: copy, watch, and end each leg as its application must see it.
+//!
+//! The table of ends is here and nowhere else: what the own application sees, what the far side sees,
+//! and which reason is recorded.
+
+use std::rc::Rc;
+
+use rustls::AlertDescription;
+use tokio::{net::TcpStream, time::Instant};
+
+use crate::{
+    black_hole::BlackHole,
+    copy::{Duplex, End, Fault, Outcome, Settings},
+    ending,
+    limits::Permit,
+    reason::Reason,
+    record::{Direction, Record},
+    registry::{Entry, Told},
+    sys,
+    tls::alert::{self, APPLICATION_FAILED, DENIED},
+    worker::Context,
+};
+
+/// What the own application sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Application {
+    /// A FIN, and no reset before it has closed too.
+    Fin,
+    /// A RST at once.
+    Reset,
+}
+
+/// What the far side sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remote {
+    /// A fatal alert inside the stream and a FIN; a RST where there is no TLS.
+    Alert(AlertDescription),
+    /// A FIN without a word.
+    Fin,
+    /// A RST: there is nobody who would read more.
+    Reset,
+}
+
+/// A connection whose both legs stand.
+#[derive(Debug)]
+pub struct Relay {
+    /// Its record, established.
+    pub record: Record,
+    /// The leg on the network side.
+    pub remote: End,
+    /// The leg to the own application.
+    pub application: TcpStream,
+    /// Its place among the connections, kept until both legs are closed.
+    pub permit: Permit,
+}
+
+impl Relay {
+    /// Copies until the end and ends both legs.
+    pub async fn run(self, context: Rc<Context>) {
+        let Self { record, mut remote, application, permit } = self;
+        let mut application = End::Plain(application);
+        record.established();
+        let root = match &remote {
+            End::Mesh(stream) => Some(stream.peer().root.clone()),
+            End::Plain(_) => None,
+        };
+        let stay = context.registry.enter(record.live(), root);
+        stay.judge_again(&context.snapshots, &context.credentials);
+        let reason = copy_and_watch(&context, stay.entry(), &record, &mut remote, &mut application).await;
+        drop(stay);
+        let destination = record.live().destination.get().map(|destination| destination.port());
+        let cut_is_reset = destination.is_some_and(|port| context.config.truncation_reset_ports.contains(&port));
+        let (to_application, to_remote) = ends(reason, cut_is_reset);
+        record.close(reason, None);
+        if let End::Plain(application) = application {
+            tokio::join!(end_application(application, to_application), end_remote(remote, to_remote));
+        }
+        drop(permit);
+    }
+}
+
+async fn copy_and_watch(
+    context: &Context,
+    entry: &Entry,
+    record: &Record,
+    remote: &mut End,
+    application: &mut End,
+) -> Reason {
+    let settings = Settings {
+        buffer_size: context.config.buffer_size,
+        half_close_timeout: context.config.half_close_timeout,
+    };
+    let direction = record.live().direction;
+    let mut duplex = Duplex::new(settings);
+    let mut black_hole = BlackHole::new(context.config.blackhole_timeout);
+    loop {
+        let (downstream, upstream) = match direction {
+            Direction::Inbound => (&mut *remote, &mut *application),
+            Direction::Outbound => (&mut *application, &mut *remote),
+        };
+        tokio::select! {
+            biased;
+            told = entry.told() => match told {
+                Told::End(reason) => return reason,
+                Told::Probe => {
+                    if swallows(&mut black_hole, remote) {
+                        return Reason::BlackHoled;
+                    }
+                    entry.set_in_flight(black_hole.is_waiting());
+                }
+            },
+            outcome = duplex.run(downstream, upstream, &record.live().bytes) => {
+                return reason_of(outcome, direction, remote);
+            }
+        }
+    }
+}
+
+fn swallows(black_hole: &mut BlackHole, remote: &End) -> bool {
+    match remote {
+        // A host outside the mesh has its own failure detection on both ends of one TCP connection.
+        End::Plain(_) => false,
+        End::Mesh(stream) => {
+            sys::tcp_info(stream.socket()).is_ok_and(|info| black_hole.swallows(info, Instant::now()))
+        }
+    }
+}
+
+fn reason_of(outcome: Outcome, direction: Direction, remote: &End) -> Reason {
+    let application_failed = match (outcome, direction) {
+        (Outcome::Complete, _) => return Reason::Complete,
+        (Outcome::HalfCloseTimeout, _) => return Reason::HalfCloseTimeout,
+        (Outcome::Downstream(fault), Direction::Inbound) | (Outcome::Upstream(fault), Direction::Outbound) => {
+            Err(fault)
+        }
+        (Outcome::Downstream(_), Direction::Outbound) | (Outcome::Upstream(_), Direction::Inbound) => Ok(()),
+    };
+    match application_failed {
+        Ok(()) => Reason::ApplicationReset,
+        Err(fault) => match fault {
+            Fault::Cut => Reason::StreamCut,
+            Fault::Denied => Reason::DeniedByPeer,
+            Fault::Invalid => Reason::TlsFailed,
+            Fault::PeerFailed => Reason::PeerFailed,
+            Fault::Refused => Reason::HandshakeRefusedByPeer,
+            Fault::Reset => match remote {
+                End::Mesh(_) => Reason::StreamCut,
+                End::Plain(_) => Reason::RemoteReset,
+            },
+        },
+    }
+}
+
+/// The table of ends of an established connection.
+#[expect(clippy::match_same_arms, reason = "one row per reason, so that each can be read and changed alone")]
+fn ends(reason: Reason, cut_is_reset: bool) -> (Application, Remote) {
+    match reason {
+        Reason::Complete => (Application::Fin, Remote::Fin),
+        Reason::ApplicationReset => (Application::Reset, Remote::Alert(APPLICATION_FAILED)),
+        Reason::PeerFailed | Reason::DeniedByPeer | Reason::HandshakeRefusedByPeer => {
+            (Application::Reset, Remote::Fin)
+        }
+        Reason::StreamCut if cut_is_reset => (Application::Reset, Remote::Fin),
+        Reason::StreamCut => (Application::Fin, Remote::Fin),
+        Reason::RemoteReset => (Application::Reset, Remote::Reset),
+        Reason::TlsFailed => (Application::Reset, Remote::Fin),
+        Reason::BlackHoled => (Application::Reset, Remote::Reset),
+        Reason::HalfCloseTimeout => (Application::Reset, Remote::Alert(APPLICATION_FAILED)),
+        Reason::AuthorizationChanged | Reason::ModeChanged => (Application::Reset, Remote::Alert(DENIED)),
+        // A planned rotation ends like this too: a FIN lets both applications connect again with what
+        // is trusted now, where a RST would make a ring throw out a healthy node. Whoever is really
+        // distrusted fails its next handshake.
+        Reason::RootRemoved => (Application::Fin, Remote::Fin),
+        Reason::Drained => (Application::Fin, Remote::Fin),
+        // Reasons that end a connection before it is established; one of them here would be a bug, and
+        // the safe end is a failure on both sides.
+        Reason::Aborted
+        | Reason::Certificate(_)
+        | Reason::DestinationRuleUnsupported
+        | Reason::DialFailed
+        | Reason::DialRefused
+        | Reason::DialTimeout
+        | Reason::DialUnreachable
+        | Reason::ForeignDestination
+        | Reason::HandshakeEof
+        | Reason::HandshakeFailed
+        | Reason::HandshakeTimeout
+        | Reason::IdentityMismatch
+        | Reason::LimitConnectionsPerSource
+        | Reason::NoClientCertificate
+        | Reason::NoCredentials
+        | Reason::NoOriginalDestination
+        | Reason::NoPolicy
+        | Reason::OutsideRefused
+        | Reason::OwnAddress
+        | Reason::PlaintextRefused
+        | Reason::PolicyDenied
+        | Reason::TlsVersionRefused
+        | Reason::UnknownDestination => (Application::Reset, Remote::Alert(APPLICATION_FAILED)),
+    }
+}
+
+async fn end_application(stream: TcpStream, sees: Application) {
+    match sees {
+        Application::Fin => ending::finish(stream).await,
+        Application::Reset => ending::reset(stream),
+    }
+}
+
+async fn end_remote(end: End, sees: Remote) {
+    match (end, sees) {
+        (End::Mesh(stream), Remote::Alert(description)) => alert::abort(*stream, description).await,
+        (End::Mesh(stream), Remote::Fin) => ending::finish(stream.into_tcp()).await,
+        (End::Mesh(stream), Remote::Reset) => ending::reset(stream.into_tcp()),
+        (End::Plain(stream), Remote::Fin) => ending::finish(stream).await,
+        (End::Plain(stream), Remote::Alert(_) | Remote::Reset) => ending::reset(stream),
+    }
+}
