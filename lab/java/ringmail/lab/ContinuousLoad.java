@@ -1,0 +1,139 @@
+package ringmail.lab;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.atomic.AtomicReference;
+import java.util.concurrent.atomic.LongAccumulator;
+import org.apache.ignite.client.ClientCache;
+
+/**
+ * Puts and gets without a pause, from several threads, each with keys of its own.
+ *
+ * Each key's version grows with each put. A get must never show less than the last put that was acknowledged, and never more
+ * than the last one tried: an acknowledged write that is gone is a lost key, whatever the ring went through.
+ */
+final class ContinuousLoad {
+    private final ClientCache<Long, byte[]> cache;
+    private final int threads;
+    private final int keys;
+    private final int bytes;
+    private final long from;
+    private final long[] acknowledged;
+    private final long[] tried;
+    private final List<Thread> workers = new ArrayList<>();
+    private final AtomicLong operations = new AtomicLong();
+    private final AtomicLong errors = new AtomicLong();
+    private final AtomicLong stale = new AtomicLong();
+    private final LongAccumulator slowestMicros = new LongAccumulator(Long::max, 0);
+    private final AtomicReference<String> firstError = new AtomicReference<>("none");
+    private volatile boolean halted;
+
+    ContinuousLoad(ClientCache<Long, byte[]> cache, String[] args) {
+        this.cache = cache;
+        threads = Integer.parseInt(Control.argument(args, "threads", "2"));
+        keys = Integer.parseInt(Control.argument(args, "keys", "200"));
+        bytes = Integer.parseInt(Control.argument(args, "bytes", "100"));
+        from = Long.parseLong(Control.argument(args, "from", "1000000"));
+        acknowledged = new long[threads * keys];
+        tried = new long[threads * keys];
+    }
+
+    void start() {
+        for (int thread = 0; thread < threads; thread++) {
+            int first = thread * keys;
+            workers.add(new Thread(() -> work(first), "load-" + thread));
+        }
+        Thread reporter = new Thread(this::report, "load-report");
+        reporter.setDaemon(true);
+        workers.forEach(Thread::start);
+        reporter.start();
+    }
+
+    boolean halted() {
+        return halted;
+    }
+
+    String progress() {
+        return "operations=" + operations + " errors=" + errors + " stale=" + stale
+            + " slowest_us=" + slowestMicros.get() + " first_error=" + firstError.get().replace(' ', '_').replace('\n', '_');
+    }
+
+    /** The progress so far; the slowest operation is counted anew from here. */
+    String mark() {
+        String progress = progress();
+        slowestMicros.reset();
+        return progress;
+    }
+
+    /** Ends the load and waits for the operations under way. */
+    String halt() throws InterruptedException {
+        halted = true;
+        for (Thread worker : workers)
+            worker.join();
+        return progress();
+    }
+
+    /** After {@link #halt}: compares every key with what was acknowledged. */
+    String check() {
+        long found = 0;
+        long lost = 0;
+        long corrupt = 0;
+
+        for (int slot = 0; slot < acknowledged.length; slot++) {
+            if (acknowledged[slot] == 0)
+                continue;
+            byte[] value = cache.get(from + slot);
+            long version = value == null ? 0 : Value.version(from + slot, value);
+            if (version < 0)
+                corrupt++;
+            else if (version < acknowledged[slot] || version > tried[slot])
+                lost++;
+            else
+                found++;
+        }
+        return "found=" + found + " lost=" + lost + " corrupt=" + corrupt;
+    }
+
+    private void work(int first) {
+        for (long round = 0; !halted; round++) {
+            int slot = first + (int)(round % keys);
+            long start = System.nanoTime();
+            try {
+                putAndGet(slot);
+                operations.addAndGet(2);
+            } catch (RuntimeException e) {
+                errors.incrementAndGet();
+                if (firstError.compareAndSet("none", e.toString()))
+                    e.printStackTrace();
+                pause(10);
+            }
+            slowestMicros.accumulate((System.nanoTime() - start) / 1000);
+        }
+    }
+
+    private void putAndGet(int slot) {
+        long key = from + slot;
+        tried[slot]++;
+        cache.put(key, Value.of(key, tried[slot], bytes));
+        acknowledged[slot] = tried[slot];
+        byte[] value = cache.get(key);
+        if (value == null || Value.version(key, value) < acknowledged[slot])
+            stale.incrementAndGet();
+    }
+
+    private void report() {
+        while (!halted) {
+            pause(1000);
+            Control.event(System.currentTimeMillis(), "LOAD " + progress());
+        }
+    }
+
+    private static void pause(long millis) {
+        try {
+            Thread.sleep(millis);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+        }
+    }
+}

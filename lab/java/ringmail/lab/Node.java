@@ -1,0 +1,105 @@
+package ringmail.lab;
+
+import java.util.Arrays;
+import java.util.Map;
+import java.util.UUID;
+import java.util.stream.Collectors;
+import org.apache.ignite.Ignite;
+import org.apache.ignite.IgniteState;
+import org.apache.ignite.Ignition;
+import org.apache.ignite.cluster.ClusterNode;
+import org.apache.ignite.configuration.DataRegionConfiguration;
+import org.apache.ignite.configuration.DataStorageConfiguration;
+import org.apache.ignite.configuration.IgniteConfiguration;
+import org.apache.ignite.events.DiscoveryEvent;
+import org.apache.ignite.events.EventType;
+import org.apache.ignite.spi.discovery.tcp.TcpDiscoverySpi;
+import org.apache.ignite.spi.discovery.tcp.ipfinder.vm.TcpDiscoveryVmIpFinder;
+
+/**
+ * One server node with the defaults of Ignite: what is set here is its address list, its name and the size of its data region.
+ *
+ * Arguments: {@code name=} {@code addresses=a,b,c} {@code host=} (empty binds every address) {@code work=}.
+ */
+public final class Node {
+    private static final long REGION_BYTES = 256L << 20;
+    private static final long REGION_FIRST_BYTES = 32L << 20;
+
+    private Node() {
+    }
+
+    /** Starts the node, then serves the lab's questions. */
+    public static void main(String[] args) throws Exception {
+        Control.reserveStdout();
+        Ignition.addListener((name, state) -> {
+            Control.event(System.currentTimeMillis(), "STATE " + state);
+            if (state == IgniteState.STOPPED || state == IgniteState.STOPPED_ON_SEGMENTATION)
+                new Thread(() -> System.exit(state == IgniteState.STOPPED ? 0 : 4)).start();
+        });
+        Ignite ignite;
+        try {
+            ignite = Ignition.start(configuration(args));
+        } catch (Throwable e) {
+            e.printStackTrace();
+            Control.event(System.currentTimeMillis(), "START_FAILED " + rootCause(e).toString().replace('\n', ' '));
+            System.exit(5);
+            return;
+        }
+        Control.event(System.currentTimeMillis(), "STARTED " + ignite.cluster().localNode().id());
+        Control.serve(Map.of(
+            "view", a -> view(ignite),
+            "stop", a -> {
+                Ignition.stop(ignite.name(), true);
+                return "stopped";
+            }));
+    }
+
+    static IgniteConfiguration configuration(String[] args) {
+        String name = Control.argument(args, "name", "n1");
+        String host = Control.argument(args, "host", "");
+        TcpDiscoveryVmIpFinder finder = new TcpDiscoveryVmIpFinder();
+        finder.setAddresses(Arrays.asList(Control.argument(args, "addresses", "127.0.0.1").split(",")));
+        TcpDiscoverySpi discovery = new TcpDiscoverySpi();
+        discovery.setLocalPortRange(0);
+        discovery.setIpFinder(finder);
+
+        IgniteConfiguration cfg = new IgniteConfiguration();
+        cfg.setIgniteInstanceName(name);
+        cfg.setConsistentId(name);
+        if (!host.isEmpty())
+            cfg.setLocalHost(host);
+        cfg.setWorkDirectory(Control.argument(args, "work", null));
+        cfg.setDiscoverySpi(discovery);
+        cfg.setMetricsLogFrequency(0);
+        cfg.setDataStorageConfiguration(new DataStorageConfiguration().setDefaultDataRegionConfiguration(
+            new DataRegionConfiguration().setName("default").setMaxSize(REGION_BYTES).setInitialSize(REGION_FIRST_BYTES)));
+        cfg.setIncludeEventTypes(EventType.EVT_NODE_JOINED, EventType.EVT_NODE_LEFT, EventType.EVT_NODE_FAILED,
+            EventType.EVT_NODE_SEGMENTED);
+        cfg.setLocalEventListeners(Map.of(event -> {
+            report((DiscoveryEvent)event);
+            return true;
+        }, new int[] {EventType.EVT_NODE_JOINED, EventType.EVT_NODE_LEFT, EventType.EVT_NODE_FAILED,
+            EventType.EVT_NODE_SEGMENTED}));
+        return cfg;
+    }
+
+    private static void report(DiscoveryEvent event) {
+        Control.event(event.timestamp(),
+            event.name() + " " + event.eventNode().consistentId() + " " + event.topologyVersion());
+    }
+
+    /** This node's own view of the ring, never what another one says. */
+    private static String view(Ignite ignite) {
+        TcpDiscoverySpi discovery = (TcpDiscoverySpi)ignite.configuration().getDiscoverySpi();
+        UUID coordinator = discovery.getCoordinator();
+        ClusterNode first = coordinator == null ? null : ignite.cluster().node(coordinator);
+        String servers = ignite.cluster().forServers().nodes().stream()
+            .map(node -> String.valueOf(node.consistentId())).sorted().collect(Collectors.joining(","));
+        return "version=" + ignite.cluster().topologyVersion() + " coordinator="
+            + (first == null ? "none" : first.consistentId()) + " servers=" + servers;
+    }
+
+    private static Throwable rootCause(Throwable e) {
+        return e.getCause() == null ? e : rootCause(e.getCause());
+    }
+}

@@ -1,0 +1,240 @@
+//! Real processes inside namespaces: started under a user, logged to a file, signalled, and never left behind.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+pub use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+use crate::netns::Namespace;
+
+/// How often a condition that has no event of its own is looked at.
+const POLL: Duration = Duration::from_millis(10);
+
+/// How many of the last lines of a log an error carries.
+const TAIL_LINES: usize = 15;
+
+/// How a process is started.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// What the process is called in errors.
+    pub name: String,
+    /// Where its output goes; appended to, so that a restart keeps what was said before.
+    pub log: PathBuf,
+    /// User and group id; none means root's.
+    pub user: Option<u32>,
+    /// Whether stdin and stdout are pipes of the lab instead of nothing and the log.
+    pub piped: bool,
+}
+
+impl Launch {
+    /// A process run as root whose output goes to `log`.
+    pub fn new(name: impl Into<String>, log: impl Into<PathBuf>) -> Self {
+        Self { name: name.into(), log: log.into(), user: None, piped: false }
+    }
+
+    /// The same under a user id, which is also taken as the group id.
+    #[must_use]
+    pub fn user(self, id: u32) -> Self {
+        Self { user: Some(id), ..self }
+    }
+
+    /// The same with stdin and stdout as pipes.
+    #[must_use]
+    pub fn piped(self) -> Self {
+        Self { piped: true, ..self }
+    }
+}
+
+/// A running process. Dropping it kills it and waits for its end.
+#[derive(Debug)]
+pub struct Child {
+    name: String,
+    log: PathBuf,
+    inner: std::process::Child,
+}
+
+impl Child {
+    /// Starts a process inside a namespace, in a process group of its own, so that an interrupt typed at the terminal reaches
+    /// the lab alone, which then takes everything down in order.
+    pub fn spawn(namespace: &Namespace, command: &mut Command, launch: &Launch) -> Result<Self> {
+        let log = open_log(&launch.log)?;
+        command.process_group(0).stderr(log.try_clone()?);
+        if launch.piped {
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        } else {
+            command.stdin(Stdio::null()).stdout(log);
+        }
+        if let Some(id) = launch.user {
+            command.uid(id).gid(id);
+        }
+        let inner = namespace
+            .enter(|| command.spawn())?
+            .with_context(|| format!("start {} ({:?})", launch.name, command.get_program()))?;
+        Ok(Self { name: launch.name.clone(), log: launch.log.clone(), inner })
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.inner.id()
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file that holds its output.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// What it has printed so far.
+    pub fn log_text(&self) -> String {
+        std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// The last lines of its output, for an error.
+    pub fn log_tail(&self) -> String {
+        tail(&self.log_text())
+    }
+
+    /// The pipes of a process that was launched with them; each can be taken once.
+    pub fn take_pipes(&mut self) -> Result<(ChildStdin, ChildStdout)> {
+        match (self.inner.stdin.take(), self.inner.stdout.take()) {
+            (Some(stdin), Some(stdout)) => Ok((stdin, stdout)),
+            _ => bail!("{} has no pipes left to take", self.name),
+        }
+    }
+
+    /// Sends a signal to the process alone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(self.inner.id().cast_signed()), signal)
+            .with_context(|| format!("send {signal} to {}", self.name))
+    }
+
+    /// How it ended, or none while it runs.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        self.inner.try_wait().with_context(|| format!("look at {}", self.name))
+    }
+
+    /// Waits for its end; an error after `deadline` carries the tail of its log.
+    pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        let end = Instant::now() + deadline;
+        loop {
+            if let Some(status) = self.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() >= end {
+                bail!("{} still runs after {deadline:?}:\n{}", self.name, self.log_tail());
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill9(&mut self) -> Result<ExitStatus> {
+        self.inner.kill().with_context(|| format!("kill {}", self.name))?;
+        self.inner.wait().with_context(|| format!("wait for {}", self.name))
+    }
+
+    /// SIGTERM, and waits until it is gone.
+    pub fn terminate(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        self.signal(Signal::SIGTERM)?;
+        self.wait(deadline)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Both fail only for a process that has ended and was waited for already.
+        let _ = self.inner.kill();
+        let _ = self.inner.wait();
+    }
+}
+
+/// Waits until `condition` gives a value; after `deadline` the error says what was waited for and what was seen last.
+pub fn wait_until<T>(
+    deadline: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let end = Instant::now() + deadline;
+    loop {
+        let seen = condition();
+        if let Ok(Some(value)) = seen {
+            return Ok(value);
+        }
+        if Instant::now() >= end {
+            return match seen {
+                Err(error) => Err(error.context(format!("{what}: not within {deadline:?}"))),
+                Ok(_) => bail!("{what}: not within {deadline:?}"),
+            };
+        }
+        thread::sleep(POLL);
+    }
+}
+
+fn open_log(path: &Path) -> Result<File> {
+    OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("open log {}", path.display()))
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launched(namespace: &Namespace, folder: &Path, script: &str, user: Option<u32>) -> Child {
+        let launch = Launch { user, ..Launch::new("script", folder.join("log")) };
+        Child::spawn(namespace, Command::new("sh").args(["-c", script]), &launch).unwrap()
+    }
+
+    #[test]
+    fn a_process_runs_under_its_user_inside_the_namespace_and_logs_to_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let namespace = Namespace::create("process").unwrap();
+        let mut child = launched(&namespace, folder.path(), "id -u; ls /sys/class/net >/dev/null; ip -o link", Some(1337));
+        assert!(child.wait(Duration::from_secs(5)).unwrap().success());
+        let log = child.log_text();
+        assert!(log.starts_with("1337\n"), "{log}");
+        assert_eq!(log.lines().count(), 2, "a new namespace has the loopback alone: {log}");
+    }
+
+    #[test]
+    fn a_deadline_that_passes_carries_the_tail_of_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let namespace = Namespace::create("deadline").unwrap();
+        let mut child = launched(&namespace, folder.path(), "echo last words; exec sleep 60", None);
+        wait_until(Duration::from_secs(5), "words", || Ok(child.log_text().contains("words").then_some(()))).unwrap();
+        let error = child.wait(Duration::from_millis(50)).unwrap_err().to_string();
+        assert!(error.contains("still runs after 50ms") && error.contains("last words"), "{error}");
+        assert!(!child.terminate(Duration::from_secs(5)).unwrap().success());
+    }
+
+    #[test]
+    fn a_dropped_process_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let namespace = Namespace::create("dropped").unwrap();
+        let child = launched(&namespace, folder.path(), "exec sleep 60", None);
+        let proc = PathBuf::from(format!("/proc/{}", child.pid()));
+        assert!(proc.exists());
+        drop(child);
+        assert!(!proc.exists());
+    }
+
+    #[test]
+    fn waiting_in_vain_names_what_was_waited_for_and_the_last_error() {
+        let error = wait_until::<()>(Duration::from_millis(20), "rain", || bail!("the sky is blue")).unwrap_err();
+        assert_eq!(format!("{error:#}"), "rain: not within 20ms: the sky is blue");
+    }
+}
