@@ -12,10 +12,11 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::{
     leaf::unix_time,
+    peer_error::PeerError,
     pem::{self, PemError},
     text::hex,
     trust_domain::TrustDomain,
-    verify::{self, PeerError, Usage, VerifiedPeer},
+    verify::{self, Usage, VerifiedPeer},
 };
 
 /// Most roots in a bundle. A rotation needs two; beyond a handful, each stranger's handshake would cost

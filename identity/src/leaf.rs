@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, UnixTime};
+use webpki::EndEntityCert;
 use x509_parser::{
     certificate::X509Certificate,
     extensions::{ExtendedKeyUsage, GeneralName},
@@ -112,6 +113,7 @@ impl Leaf {
         check_key_usage(&certificate)?;
         let usage = extended_key_usage(&certificate)?;
         let id = SpiffeId::from_bytes(the_uri(&certificate)?)?;
+        check_second_reading(der, &id)?;
         let spki: &SubjectPublicKeyInfo<'_> = certificate.public_key();
         KeyAlgorithm::of(spki)?;
         Ok(Self {
@@ -222,6 +224,16 @@ fn the_uri<'a>(certificate: &'a X509Certificate<'_>) -> Result<&'a [u8], LeafErr
         ([first, second, ..], _) => {
             Err(LeafError::SeveralUriSans { count: uris.len(), first: quoted(first), second: quoted(second) })
         }
+    }
+}
+
+/// The identity must not hang on one parser's leniency: the path verifier's reads the names again.
+fn check_second_reading(der: &CertificateDer<'_>, id: &SpiffeId) -> Result<(), LeafError> {
+    let certificate = EndEntityCert::try_from(der).map_err(|error| malformed("certificate", error))?;
+    if certificate.valid_uri_names().eq([id.as_str()]) {
+        Ok(())
+    } else {
+        Err(malformed("subject alternative name", "its uri is not in the one encoding of DER"))
     }
 }
 

@@ -11,6 +11,7 @@ mod bundle;
 mod grammar;
 mod key_algorithm;
 mod leaf;
+mod peer_error;
 mod peer_reason;
 mod pem;
 mod private_key;
@@ -24,6 +25,7 @@ pub use bundle::{BundleError, MAX_ROOTS, Root, RootId, TrustBundle};
 pub use grammar::{IdError, IdFault, MAX_SPIFFE_ID_LEN, MAX_TRUST_DOMAIN_LEN};
 pub use key_algorithm::{KeyAlgorithm, KeyAlgorithmError, MAX_RSA_BITS, MIN_RSA_BITS};
 pub use leaf::LeafError;
+pub use peer_error::{ChainLimit, PeerError};
 pub use peer_reason::PeerReason;
 pub use pem::PemError;
 pub use private_key::{KeyError, PrivateKey};
@@ -31,7 +33,7 @@ pub use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 pub use spiffe_id::SpiffeId;
 pub use svid::{Svid, SvidError};
 pub use trust_domain::TrustDomain;
-pub use verify::{ChainLimit, MAX_CERTIFICATE_LEN, MAX_CHAIN_LEN, PeerError, Usage, VerifiedPeer};
+pub use verify::{MAX_CERTIFICATE_LEN, MAX_CHAIN_LEN, Usage, VerifiedPeer};
 
 /// The wall clock's time, for callers that verify against the present.
 pub fn now() -> UnixTime {

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 /// Base64 characters on a line, as RFC 7468 (section 2) demands of a writer.
 const LINE_LEN: usize = 64;
 
-/// Why PEM could not be read. Blocks count from 1.
+/// Why PEM could not be read. Blocks count from 1; blocks of a kind unknown to TLS do not count.
 #[derive(Debug, thiserror::Error)]
 pub enum PemError {
     /// A block is broken: no end marker, or bytes that are not base64.

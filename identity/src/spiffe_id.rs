@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use crate::{
-    grammar::{IdError, IdFault, MAX_SPIFFE_ID_LEN, check_id, check_segment},
+    grammar::{IdError, IdFault, check_id, check_segment},
     trust_domain::TrustDomain,
 };
 
@@ -45,7 +45,6 @@ impl SpiffeId {
             let at = error.valid_up_to();
             refused(IdFault::NotAscii { byte: bytes[at], at })
         })?;
-        debug_assert!(uri.len() <= MAX_SPIFFE_ID_LEN);
         Ok(Self { uri: uri.into(), path_at })
     }
 

@@ -7,11 +7,12 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::{
     leaf::{Leaf, LeafError},
+    peer_error::ChainLimit,
     pem::{self, PemError},
     private_key::{KeyError, PrivateKey},
     spiffe_id::SpiffeId,
     text::utc,
-    verify::{ChainLimit, Usage, check_limits},
+    verify::{Usage, check_limits},
 };
 
 /// Why certificates and a key are not a workload's credentials.

@@ -22,10 +22,9 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 use crate::{
     bundle::{Root, RootId, Roots, missing_of_an_authority},
     leaf::{Leaf, LeafError},
-    peer_reason::PeerReason,
+    peer_error::{ChainLimit, PeerError},
     spiffe_id::SpiffeId,
-    text::{quoted, utc},
-    trust_domain::TrustDomain,
+    text::quoted,
 };
 
 /// Most certificates that a peer may present: a leaf, its issuer, and one above it, which is what
@@ -97,161 +96,6 @@ pub struct VerifiedPeer {
     pub not_after: UnixTime,
 }
 
-/// A chain outside the limits. Certificates count from 1, the leaf.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ChainLimit {
-    /// One certificate is larger than [`MAX_CERTIFICATE_LEN`].
-    #[error("certificate {number} has {len} bytes, at most {MAX_CERTIFICATE_LEN} are allowed")]
-    CertificateTooLarge {
-        /// Which certificate.
-        number: usize,
-        /// Its size.
-        len: usize,
-    },
-    /// More than [`MAX_CHAIN_LEN`] certificates.
-    #[error("{count} certificates, at most {MAX_CHAIN_LEN} are allowed")]
-    ChainTooLong {
-        /// How many.
-        count: usize,
-    },
-    /// None.
-    #[error("no certificate, expected a leaf")]
-    Empty,
-}
-
-/// Why a peer was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PeerError {
-    /// A signature in the path does not verify under the key of the authority named.
-    #[error("signature does not verify under the key of the issuer named, {issuer}")]
-    BadSignature {
-        /// The leaf's issuer, escaped and cut short.
-        issuer: String,
-    },
-    /// Too many or too large certificates, or none.
-    #[error("peer presented {0}")]
-    Chain(#[from] ChainLimit),
-    /// A certificate of the path, most often the leaf, is no longer valid.
-    #[error("certificate expired at {}, it is {}", utc(*not_after), utc(*now))]
-    Expired {
-        /// The time of the verification.
-        now: UnixTime,
-        /// When it ceased to be valid.
-        not_after: UnixTime,
-    },
-    /// An identity of another trust domain, whoever signed it.
-    #[error("peer {id} is of another trust domain, expected {expected}")]
-    ForeignTrustDomain {
-        /// The bundle's.
-        expected: TrustDomain,
-        /// The peer's ID.
-        id: SpiffeId,
-    },
-    /// A certificate of the path signed another without being an authority's.
-    #[error("issuer in the path is no authority: {cause}")]
-    IssuerNotAuthority {
-        /// What it lacks.
-        cause: &'static str,
-    },
-    /// The leaf breaks a rule for leaves.
-    #[error(transparent)]
-    Leaf(#[from] LeafError),
-    /// A certificate of the path cannot be read.
-    #[error("certificate cannot be read: {cause}")]
-    Malformed {
-        /// Why.
-        cause: String,
-    },
-    /// An authority of the path may not sign for the names in the leaf.
-    #[error("name constraint of an authority violated: {cause}")]
-    NameConstraint {
-        /// How.
-        cause: String,
-    },
-    /// A certificate of the path is not valid yet.
-    #[error("certificate is valid from {}, it is {}", utc(*not_before), utc(*now))]
-    NotYetValid {
-        /// The time of the verification.
-        now: UnixTime,
-        /// When it begins to be valid.
-        not_before: UnixTime,
-    },
-    /// More authorities in the path than one of them allows.
-    #[error("path is longer than an authority in it allows")]
-    PathTooLong,
-    /// The path verifier refused for a reason without a variant of its own.
-    #[error("no path to a root: {cause}")]
-    PathRefused {
-        /// What it said.
-        cause: String,
-    },
-    /// The root that would vouch for the peer is outside its own validity.
-    #[error(
-        "root {subject} is valid from {} to {}, it is {}", utc(*not_before), utc(*not_after), utc(*now)
-    )]
-    RootOutsideValidity {
-        /// The root's subject.
-        subject: String,
-        /// The time of the verification.
-        now: UnixTime,
-        /// When the root begins to be valid.
-        not_before: UnixTime,
-        /// When the root ceases to be valid.
-        not_after: UnixTime,
-    },
-    /// A signature algorithm that is not accepted.
-    #[error("signature algorithm is not accepted: {cause}")]
-    SignatureAlgorithm {
-        /// What was read.
-        cause: String,
-    },
-    /// No root of the bundle issued it.
-    #[error("no root of {trust_domain} is the issuer {issuer}")]
-    UnknownIssuer {
-        /// The bundle's.
-        trust_domain: TrustDomain,
-        /// The leaf's issuer, escaped and cut short.
-        issuer: String,
-    },
-    /// An extension that must be understood and is not.
-    #[error("certificate has a critical extension that is not known")]
-    UnsupportedCriticalExtension,
-    /// The extended key usage does not allow the side that the peer plays.
-    #[error("extended key usage does not allow {expected}, it allows {got}")]
-    WrongUsage {
-        /// The side that the peer plays.
-        expected: Usage,
-        /// What the certificate allows.
-        got: String,
-    },
-}
-
-impl PeerError {
-    /// The closed name of the refusal, for logs and metrics.
-    pub fn reason(&self) -> PeerReason {
-        match self {
-            Self::BadSignature { .. } => PeerReason::BadSignature,
-            Self::Chain(ChainLimit::CertificateTooLarge { .. }) => PeerReason::CertificateTooLarge,
-            Self::Chain(ChainLimit::ChainTooLong { .. }) => PeerReason::ChainTooLong,
-            Self::Chain(ChainLimit::Empty) => PeerReason::NoCertificate,
-            Self::Expired { .. } => PeerReason::Expired,
-            Self::ForeignTrustDomain { .. } => PeerReason::ForeignTrustDomain,
-            Self::IssuerNotAuthority { .. } => PeerReason::IssuerNotAuthority,
-            Self::Leaf(error) => PeerReason::of_leaf(error),
-            Self::Malformed { .. } => PeerReason::Malformed,
-            Self::NameConstraint { .. } => PeerReason::NameConstraint,
-            Self::NotYetValid { .. } => PeerReason::NotYetValid,
-            Self::PathTooLong => PeerReason::PathTooLong,
-            Self::PathRefused { .. } => PeerReason::PathRefused,
-            Self::RootOutsideValidity { .. } => PeerReason::RootOutsideValidity,
-            Self::SignatureAlgorithm { .. } => PeerReason::SignatureAlgorithm,
-            Self::UnknownIssuer { .. } => PeerReason::UnknownIssuer,
-            Self::UnsupportedCriticalExtension => PeerReason::UnsupportedCriticalExtension,
-            Self::WrongUsage { .. } => PeerReason::WrongExtendedKeyUsage,
-        }
-    }
-}
-
 /// Checks the limits and splits the chain into the leaf and the rest.
 pub(crate) fn check_limits<'a, 'der>(
     chain: &'a [CertificateDer<'der>],
@@ -275,7 +119,8 @@ pub(crate) fn verify(
     now: UnixTime,
 ) -> Result<VerifiedPeer, PeerError> {
     let (leaf_der, intermediates) = check_limits(chain)?;
-    let root = verify_path(bundle, leaf_der, intermediates, usage, now)?;
+    let attempt = Attempt { bundle, leaf: leaf_der, usage, now, stale_root: Cell::new(None) };
+    let root = attempt.find_root(intermediates)?;
     let leaf = Leaf::read(leaf_der)?;
     if !leaf.allows(usage) {
         return Err(PeerError::WrongUsage { expected: usage, got: leaf.allowed_text().to_owned() });
@@ -286,70 +131,96 @@ pub(crate) fn verify(
     Ok(VerifiedPeer { id: leaf.id, root: root.id, serial: leaf.serial, not_after: leaf.not_after })
 }
 
-/// Finds the path to a root of the bundle and answers the root.
-fn verify_path<'b>(
-    bundle: &'b Roots,
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    usage: Usage,
-    now: UnixTime,
-) -> Result<&'b Root, PeerError> {
-    let stale_root = Cell::new(None);
-    let refused =
-        |error| refusal(error, usage, || Subject { bundle, leaf, stale_root: stale_root.get(), now });
-    // webpki takes a root for granted at any time; one that has expired must vouch for nobody, while
-    // another of the same name may still do.
-    let root_is_valid = |path: &VerifiedPath<'_>| match root_of(bundle, path) {
-        Some(root) if root.not_before <= now && now <= root.not_after => Ok(()),
-        root => {
-            stale_root.set(root);
-            Err(Error::UnknownIssuer)
-        }
-    };
-    let end_entity = EndEntityCert::try_from(leaf).map_err(&refused)?;
-    let path = end_entity
-        .verify_for_usage(
-            SIGNATURE_ALGORITHMS,
-            &bundle.anchors,
-            intermediates,
-            now,
-            usage.of_path(),
-            None,
-            Some(&root_is_valid),
-        )
-        .map_err(&refused)?;
-    for issuer in path.intermediate_certificates() {
-        check_issuer(&issuer.der())?;
-    }
-    root_of(bundle, &path).ok_or_else(|| refused(Error::UnknownIssuer))
-}
-
-fn root_of<'b>(bundle: &'b Roots, path: &VerifiedPath<'_>) -> Option<&'b Root> {
-    let place = bundle.anchors.iter().position(|anchor| ptr::addr_eq(anchor, path.anchor()))?;
-    bundle.roots.get(place)
-}
-
-/// webpki checks an issuer's CA bit but not its key usage (RFC 5280, section 6.1.4 n).
-fn check_issuer(der: &CertificateDer<'_>) -> Result<(), PeerError> {
-    let (_, certificate) =
-        X509Certificate::from_der(der).map_err(|error| PeerError::Malformed { cause: error.to_string() })?;
-    match missing_of_an_authority(&certificate) {
-        Some(cause) => Err(PeerError::IssuerNotAuthority { cause }),
-        None => Ok(()),
-    }
-}
-
-/// What a refusal's text may name.
-struct Subject<'a> {
+/// One peer's path to a root, sought.
+struct Attempt<'a> {
     bundle: &'a Roots,
     leaf: &'a CertificateDer<'a>,
-    stale_root: Option<&'a Root>,
+    usage: Usage,
     now: UnixTime,
+    /// A root that would have vouched for the leaf, were it valid now.
+    stale_root: Cell<Option<&'a Root>>,
 }
 
-impl Subject<'_> {
-    fn unknown_issuer(self) -> PeerError {
-        match self.stale_root {
+impl<'a> Attempt<'a> {
+    /// Finds the path and answers the root at its end.
+    fn find_root(&self, intermediates: &[CertificateDer<'_>]) -> Result<&'a Root, PeerError> {
+        let end_entity = EndEntityCert::try_from(self.leaf).map_err(|error| self.refusal(error))?;
+        let path = end_entity
+            .verify_for_usage(
+                SIGNATURE_ALGORITHMS,
+                &self.bundle.anchors,
+                intermediates,
+                self.now,
+                self.usage.of_path(),
+                None,
+                Some(&|path| self.check_root(path)),
+            )
+            .map_err(|error| self.refusal(error))?;
+        for issuer in path.intermediate_certificates() {
+            check_issuer(&issuer.der())?;
+        }
+        self.root_of(&path).ok_or_else(|| self.refusal(Error::UnknownIssuer))
+    }
+
+    /// webpki takes a root for granted at any time. One that has expired must vouch for nobody, while
+    /// another of the same name still may, so this is asked of each candidate.
+    fn check_root(&self, path: &VerifiedPath<'_>) -> Result<(), Error> {
+        match self.root_of(path) {
+            Some(root) if root.not_before <= self.now && self.now <= root.not_after => Ok(()),
+            stale => {
+                self.stale_root.set(stale);
+                Err(Error::UnknownIssuer)
+            }
+        }
+    }
+
+    fn root_of(&self, path: &VerifiedPath<'_>) -> Option<&'a Root> {
+        let place = self.bundle.anchors.iter().position(|anchor| ptr::addr_eq(anchor, path.anchor()))?;
+        self.bundle.roots.get(place)
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "webpki's list is open; what it adds stays refused")]
+    fn refusal(&self, error: Error) -> PeerError {
+        let cause = error.to_string();
+        match error {
+            Error::BadDer
+            | Error::BadDerTime
+            | Error::ExtensionValueInvalid
+            | Error::InvalidCertValidity
+            | Error::InvalidSerialNumber
+            | Error::MalformedExtensions
+            | Error::SignatureAlgorithmMismatch
+            | Error::TrailingData(_)
+            | Error::UnsupportedCertVersion => PeerError::Malformed { cause },
+            Error::CaUsedAsEndEntity => PeerError::Leaf(LeafError::CaCertificate),
+            Error::CertExpired { time: now, not_after } => PeerError::Expired { now, not_after },
+            Error::CertNotValidYet { time: now, not_before } => PeerError::NotYetValid { now, not_before },
+            Error::EmptyEkuExtension => PeerError::Leaf(LeafError::ExtendedKeyUsageMissing),
+            Error::EndEntityUsedAsCa => {
+                PeerError::IssuerNotAuthority { cause: "its basic constraints do not say ca=true" }
+            }
+            Error::InvalidNetworkMaskConstraint
+            | Error::MalformedDnsIdentifier
+            | Error::MalformedNameConstraint
+            | Error::NameConstraintViolation
+            | Error::UnsupportedNameType => PeerError::NameConstraint { cause },
+            Error::InvalidSignatureForPublicKey => PeerError::BadSignature { issuer: self.issuer() },
+            Error::PathLenConstraintViolated => PeerError::PathTooLong,
+            Error::RequiredEkuNotFoundContext(RequiredEkuNotFoundContext { present, .. }) => {
+                PeerError::WrongUsage { expected: self.usage, got: object_identifiers(&present) }
+            }
+            Error::UnknownIssuer => self.unknown_issuer(),
+            Error::UnsupportedCriticalExtension => PeerError::UnsupportedCriticalExtension,
+            Error::UnsupportedSignatureAlgorithmContext(_)
+            | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+                PeerError::SignatureAlgorithm { cause: quoted(cause.as_bytes()) }
+            }
+            _ => PeerError::PathRefused { cause: quoted(cause.as_bytes()) },
+        }
+    }
+
+    fn unknown_issuer(&self) -> PeerError {
+        match self.stale_root.get() {
             Some(root) => PeerError::RootOutsideValidity {
                 subject: root.subject.clone(),
                 now: self.now,
@@ -371,43 +242,13 @@ impl Subject<'_> {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "webpki's list is open; what it adds stays refused")]
-fn refusal<'a>(error: Error, usage: Usage, subject: impl FnOnce() -> Subject<'a>) -> PeerError {
-    let cause = error.to_string();
-    match error {
-        Error::BadDer
-        | Error::BadDerTime
-        | Error::ExtensionValueInvalid
-        | Error::InvalidCertValidity
-        | Error::InvalidSerialNumber
-        | Error::MalformedExtensions
-        | Error::SignatureAlgorithmMismatch
-        | Error::TrailingData(_)
-        | Error::UnsupportedCertVersion => PeerError::Malformed { cause },
-        Error::CaUsedAsEndEntity => PeerError::Leaf(LeafError::CaCertificate),
-        Error::CertExpired { time: now, not_after } => PeerError::Expired { now, not_after },
-        Error::CertNotValidYet { time: now, not_before } => PeerError::NotYetValid { now, not_before },
-        Error::EmptyEkuExtension => PeerError::Leaf(LeafError::ExtendedKeyUsageMissing),
-        Error::EndEntityUsedAsCa => {
-            PeerError::IssuerNotAuthority { cause: "its basic constraints do not say ca=true" }
-        }
-        Error::InvalidNetworkMaskConstraint
-        | Error::MalformedDnsIdentifier
-        | Error::MalformedNameConstraint
-        | Error::NameConstraintViolation
-        | Error::UnsupportedNameType => PeerError::NameConstraint { cause },
-        Error::InvalidSignatureForPublicKey => PeerError::BadSignature { issuer: subject().issuer() },
-        Error::PathLenConstraintViolated => PeerError::PathTooLong,
-        Error::RequiredEkuNotFoundContext(RequiredEkuNotFoundContext { present, .. }) => {
-            PeerError::WrongUsage { expected: usage, got: object_identifiers(&present) }
-        }
-        Error::UnknownIssuer => subject().unknown_issuer(),
-        Error::UnsupportedCriticalExtension => PeerError::UnsupportedCriticalExtension,
-        Error::UnsupportedSignatureAlgorithmContext(_)
-        | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
-            PeerError::SignatureAlgorithm { cause: quoted(cause.as_bytes()) }
-        }
-        _ => PeerError::PathRefused { cause },
+/// webpki checks an issuer's CA bit but not its key usage (RFC 5280, section 6.1.4 n).
+fn check_issuer(der: &CertificateDer<'_>) -> Result<(), PeerError> {
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|error| PeerError::Malformed { cause: error.to_string() })?;
+    match missing_of_an_authority(&certificate) {
+        Some(cause) => Err(PeerError::IssuerNotAuthority { cause }),
+        None => Ok(()),
     }
 }
 
