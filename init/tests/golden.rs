@@ -2,6 +2,8 @@
 //!
 //! `RINGMAIL_REGENERATE=1 cargo test -p ringmail-init --test golden` writes the files anew; read the difference.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 

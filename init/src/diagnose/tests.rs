@@ -19,7 +19,9 @@ COMMIT
 fn modules(complaint: &str, family: Family, backend: Backend) -> String {
     match diagnose(complaint, TEXT, (family, backend), ALL) {
         Obstacle::Missing(missing) => missing.modules.join(" "),
-        other => panic!("{complaint:?} was read as {other:?}"),
+        other @ (Obstacle::Locked | Obstacle::NotPermitted(_) | Obstacle::Other) => {
+            panic!("{complaint:?} was read as {other:?}")
+        }
     }
 }
 
