@@ -1,0 +1,139 @@
+//! One line per decision: who asked, what was decided, and why.
+//!
+//! A [`Reason`] is at once the word in the audit line, the label of the metric and the gRPC code of
+//! the answer, so that the three can never disagree.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ringmail_identity::SpiffeId;
+use tonic::Code;
+
+/// Target of every audit line, for the log filters.
+pub const TARGET: &str = "audit";
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $label:literal => $code:ident,)*) => {
+        /// Why a request for a certificate was refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            /// Every reason, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The word used in audit lines and as the metric's label.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $label,)* }
+            }
+
+            /// The gRPC code of the answer.
+            pub fn code(self) -> Code {
+                match self { $(Self::$variant => Code::$code,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No `authorization: Bearer` header.
+    MissingToken = "missing_token" => Unauthenticated,
+    /// The header or the token has no shape we know, or is too long.
+    MalformedToken = "malformed_token" => Unauthenticated,
+    /// A token that no source knows.
+    UnknownToken = "unknown_token" => Unauthenticated,
+    /// `alg` is neither RS256 nor ES256, or not the one of the key.
+    TokenAlgorithm = "token_algorithm" => Unauthenticated,
+    /// No key of the set has the token's `kid`.
+    TokenUnknownKey = "token_unknown_key" => Unauthenticated,
+    /// The signature does not verify.
+    TokenSignature = "token_signature" => Unauthenticated,
+    /// `exp` is past.
+    TokenExpired = "token_expired" => Unauthenticated,
+    /// `nbf` is in the future.
+    TokenNotYetValid = "token_not_yet_valid" => Unauthenticated,
+    /// `aud` does not name this CA.
+    TokenAudience = "token_audience" => Unauthenticated,
+    /// `iss` is not the configured issuer.
+    TokenIssuer = "token_issuer" => Unauthenticated,
+    /// `sub` is not a service account.
+    TokenSubject = "token_subject" => Unauthenticated,
+    /// The request asked for somebody else's identity.
+    Impersonation = "impersonation" => Unauthenticated,
+    /// The bytes are not a request of this service.
+    MalformedRequest = "malformed_request" => InvalidArgument,
+    /// The message is larger than any real request.
+    RequestTooLarge = "request_too_large" => ResourceExhausted,
+    /// The CSR is larger than any real one.
+    CsrTooLarge = "csr_too_large" => InvalidArgument,
+    /// The CSR is not PEM-encoded PKCS#10.
+    CsrMalformed = "csr_malformed" => InvalidArgument,
+    /// The CSR's key is not P-256, P-384 or RSA of 2048 to 4096 bits.
+    CsrKey = "csr_key" => InvalidArgument,
+    /// The CSR is not signed by its own key.
+    CsrSignature = "csr_signature" => InvalidArgument,
+    /// The asked lifetime exceeds the maximum.
+    TtlTooLong = "ttl_too_long" => InvalidArgument,
+    /// The signing certificate has expired.
+    SignerExpired = "signer_expired" => Unavailable,
+    /// The signing operation itself failed.
+    SigningFailed = "signing_failed" => Internal,
+    /// Too many requests at once.
+    Overloaded = "overloaded" => ResourceExhausted,
+    /// The request was not complete within its deadline.
+    DeadlineExceeded = "deadline_exceeded" => DeadlineExceeded,
+    /// Another service or method was called.
+    UnknownMethod = "unknown_method" => Unimplemented,
+}
+
+/// What was issued, for the audit line.
+#[derive(Debug)]
+pub(crate) struct Issued<'a> {
+    pub(crate) identity: &'a SpiffeId,
+    pub(crate) serial: &'a str,
+    pub(crate) ttl: Duration,
+    pub(crate) key: String,
+}
+
+/// Writes the line of an issued certificate.
+pub(crate) fn issued(caller: SocketAddr, issued: &Issued<'_>) {
+    tracing::info!(
+        target: TARGET,
+        outcome = "issued",
+        identity = issued.identity.to_string(),
+        serial = issued.serial,
+        ttl_seconds = issued.ttl.as_secs(),
+        key = issued.key.as_str(),
+        caller = caller.to_string(),
+    );
+}
+
+/// Writes the line of a refusal. `identity` is what the token proved, when it did.
+pub(crate) fn refused(caller: SocketAddr, identity: Option<&SpiffeId>, reason: Reason, error: &str) {
+    tracing::info!(
+        target: TARGET,
+        outcome = "refused",
+        reason = reason.as_str(),
+        identity = identity.map(ToString::to_string).unwrap_or_default(),
+        error,
+        caller = caller.to_string(),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_reason_has_a_label_of_its_own() {
+        let labels: HashSet<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
+        assert_eq!(labels.len(), Reason::ALL.len());
+        assert!(labels.iter().all(|l| l.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+    }
+
+    #[test]
+    fn no_refusal_is_answered_with_ok() {
+        assert!(Reason::ALL.iter().all(|r| r.code() != Code::Ok));
+    }
+}

@@ -1,0 +1,70 @@
+//! `ringmail-ca`: reads the settings, starts the log, serves until told to end.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use ringmail_ca::audit;
+use ringmail_ca::config::{self, LogFormat, Settings};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+/// EX_USAGE of sysexits.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let environment: BTreeMap<_, _> = std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+        .collect();
+    let collected = match config::collect(std::env::args_os(), &environment) {
+        Ok(collected) => collected,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let settings = match Settings::from_collected(&collected) {
+        Ok(settings) => settings,
+        Err(faults) => {
+            eprintln!("{faults}");
+            return USAGE.into();
+        }
+    };
+    start_log(&settings);
+    for warning in collected.warnings() {
+        tracing::warn!("{warning}");
+    }
+    match serve(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(settings: Settings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?;
+    runtime.block_on(async {
+        let (end, ending) = watch::channel(false);
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+        tokio::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tracing::info!("ending");
+            end.send_replace(true);
+        });
+        Ok(ringmail_ca::run(settings, ending).await?)
+    })
+}
+
+/// The audit lines pass whatever the level is.
+fn start_log(settings: &Settings) {
+    let filter = format!("{},{}=info", settings.log_level, audit::TARGET);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter));
+    match settings.log_format {
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+        LogFormat::Text => subscriber.with_ansi(false).init(),
+    }
+}
