@@ -1,0 +1,98 @@
+//! Settings that are one word out of a few.
+
+/// A word out of a closed list.
+pub(super) trait Choice: Copy + 'static {
+    /// Every choice, in the order of the documentation.
+    const ALL: &'static [Self];
+
+    /// The word.
+    fn as_str(self) -> &'static str;
+
+    /// The choice that `word` names.
+    fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|choice| choice.as_str() == word)
+    }
+}
+
+/// How a closed connection is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// One JSON object per line.
+    Json,
+    /// Nothing is written.
+    Off,
+    /// `key=value` pairs.
+    Text,
+}
+
+/// Where the proxy's certificate comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// A CA that speaks Istio's CSR protocol.
+    Ca,
+    /// Files that somebody else renews.
+    Files,
+}
+
+/// How the proxy's own log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// What happens to a connection whose destination is outside the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutboundOutside {
+    /// It is passed through as it is, and counted with its reason.
+    Passthrough,
+    /// It is refused.
+    Refuse,
+}
+
+impl Choice for AccessLogFormat {
+    const ALL: &'static [Self] = &[Self::Text, Self::Json, Self::Off];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Off => "off",
+            Self::Text => "text",
+        }
+    }
+}
+
+impl Choice for IdentitySource {
+    const ALL: &'static [Self] = &[Self::Ca, Self::Files];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ca => "ca",
+            Self::Files => "files",
+        }
+    }
+}
+
+impl Choice for LogFormat {
+    const ALL: &'static [Self] = &[Self::Text, Self::Json];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Text => "text",
+        }
+    }
+}
+
+impl Choice for OutboundOutside {
+    const ALL: &'static [Self] = &[Self::Passthrough, Self::Refuse];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Passthrough => "passthrough",
+            Self::Refuse => "refuse",
+        }
+    }
+}

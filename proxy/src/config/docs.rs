@@ -1,0 +1,101 @@
+//! Reference pages made from the tables in the code: settings, metrics, reasons.
+
+use std::fmt::Write as _;
+
+use ringmail_identity::PeerReason;
+
+use super::{
+    ENV_PREFIX,
+    settings::{Default, SETTINGS, Setting},
+};
+use crate::{metrics::TABLE, reason::Reason};
+
+const GENERATED: &str = "<!-- Made from the code; `RINGMAIL_WRITE_DOCS=1 cargo test -p ringmail-proxy pages` writes it anew. -->\n";
+
+impl Default {
+    fn describe(&self) -> String {
+        match self {
+            Self::Derived { text, .. } => (*text).to_owned(),
+            Self::Text("") => "empty".to_owned(),
+            Self::Text(text) => format!("`{text}`"),
+        }
+    }
+}
+
+/// What `--help` says after the options: every setting in short.
+pub fn help() -> String {
+    let mut text = format!(
+        "Settings (keys of the file; as environment variables in upper case with {ENV_PREFIX} in front; \
+         * applies within 1 s when the file changes):\n"
+    );
+    for setting in SETTINGS {
+        let Setting { name, kind, doc, .. } = setting;
+        let hot = if setting.hot { "*" } else { "" };
+        let default = setting.default.describe().replace('`', "");
+        let kind = kind.replace('`', "");
+        let _ = write!(text, "\n  {name}{hot}: {kind} [default: {default}]\n     {}\n", doc.replace('`', ""));
+    }
+    text
+}
+
+/// `docs/config.md`: every setting.
+pub fn settings_page() -> String {
+    let mut page = format!(
+        "# Settings of ringmail-proxy\n\n{GENERATED}\n\
+         `ringmail-proxy --config FILE` reads a YAML mapping with one key per setting. An environment variable,\n\
+         the key in upper case with `{ENV_PREFIX}` in front (`{ENV_PREFIX}LOG_LEVEL`), overrides the file. A list is\n\
+         a YAML list, in the environment separated by commas; a mapping is written `name=value,name=value` there.\n\
+         A duration carries its unit: `200ms`, `15s`, `10m`, `1h`. An unknown key in the file is an error, an\n\
+         unknown `{ENV_PREFIX}` variable a warning. All faults are told at once, and the exit code is 64.\n\n\
+         A setting marked *hot* applies within a second when the file changes; the others need a restart. The\n\
+         content of certificate, token and policy files is always followed.\n\n\
+         | Setting | Kind | Default | | What it is for |\n|---|---|---|---|---|\n"
+    );
+    for setting in SETTINGS {
+        let Setting { name, kind, doc, .. } = setting;
+        let hot = if setting.hot { "hot" } else { "" };
+        let _ =
+            writeln!(page, "| `{name}` | {kind} | {} | {hot} | {} |", setting.default.describe(), doc.trim());
+    }
+    page
+}
+
+/// `docs/metrics.md`: every metric.
+pub fn metrics_page() -> String {
+    let mut page = format!(
+        "# Metrics of ringmail-proxy\n\n{GENERATED}\n\
+         Every metric is on each of `:15020/stats/prometheus`, `:15000/stats/prometheus` (loopback) and\n\
+         `:4191/metrics`. Labels are in the order in which they are written. A label in brackets is only there\n\
+         where it has a meaning.\n\n\
+         | Metric | Type | Labels | What it says |\n|---|---|---|---|\n"
+    );
+    for metric in TABLE {
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} | {} |",
+            metric.name,
+            metric.kind.as_str(),
+            labels.join(" "),
+            metric.doc
+        );
+    }
+    page
+}
+
+/// `docs/reasons.md`: every reason a connection ends for.
+pub fn reasons_page() -> String {
+    let mut page = format!(
+        "# Why a connection ended\n\n{GENERATED}\n\
+         The word is the field `reason` of the access log, the label `reason` of\n\
+         `ringmail_connections_closed_total` and, as `response_flags`, coarser, in Istio's metrics. The side\n\
+         says whom it is about: this pod's `application`, the `peer`, or `local`, this proxy with its settings.\n\n\
+         | Reason | Side | `response_flags` | What it means |\n|---|---|---|---|\n"
+    );
+    let certificate = PeerReason::ALL.iter().map(|reason| Reason::Certificate(*reason));
+    for reason in Reason::PLAIN.iter().copied().chain(certificate) {
+        let (word, side, flags) = (reason.as_str(), reason.side().as_str(), reason.response_flags());
+        let _ = writeln!(page, "| `{word}` | {side} | `{flags}` | {} |", reason.doc());
+    }
+    page
+}

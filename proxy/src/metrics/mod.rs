@@ -1,0 +1,3 @@
+//! What Prometheus reads.
+mod table;
+pub use table::{Kind, Metric, TABLE};
