@@ -1,0 +1,62 @@
+//! What must be said aloud.
+
+use super::*;
+
+#[test]
+fn other_kinds_are_reported_and_not_fatal() {
+    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {}\n\
+                ---\napiVersion: example.org/v1\nkind: PeerAuthentication\nmetadata: {name: other}\n";
+    let set = Resources::parse([("mixed.yaml", text)]).unwrap();
+    let lines: Vec<_> = set.reports().iter().map(Report::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "Service shop/web (mixed.yaml:1): ignored: Service of v1 has no meaning here",
+            "PeerAuthentication /other (mixed.yaml:6): ignored: PeerAuthentication of example.org/v1 has no meaning here",
+        ]
+    );
+}
+
+#[test]
+fn what_has_no_effect_is_reported_with_its_line() {
+    let text = "apiVersion: networking.istio.io/v1beta1\nkind: DestinationRule\nmetadata: {name: dr, namespace: a}\n\
+                spec:\n  host: x\n  subsets: [{name: v1}]\n  trafficPolicy:\n    connectionPool: {tcp: {}}\n    tls:\n      \
+                mode: ISTIO_MUTUAL\n      sni: x\n";
+    let set = Resources::parse([("dr.yaml", text)]).unwrap();
+    let lines: Vec<_> = set.reports().iter().map(|report| (report.line, report.text.as_str())).collect();
+    assert_eq!(
+        lines,
+        [(6, "subsets have no effect"), (8, "connectionPool has no effect"), (11, "sni has no effect")]
+    );
+    assert!(set.reports().iter().all(|report| report.source == "dr.yaml" && report.name == "dr"));
+}
+
+#[test]
+fn a_principal_that_can_never_match_is_reported() {
+    let principal = |value: &str| {
+        let set = set(&[authorization(
+            "ns/p",
+            &format!("{{rules: [{{from: [{{source: {{principals: ['{value}']}}}}]}}]}}"),
+        )]);
+        set.reports().first().map(|report| report.text.clone()).unwrap_or_default()
+    };
+    assert!(principal("spiffe://cluster.local/ns/a/sa/b").contains("without spiffe://"));
+    assert!(principal("cluster.local/*/sa/b").contains("ordinary character"));
+    assert_eq!(principal("*/sa/b"), "");
+}
+
+#[test]
+fn shadowed_mesh_and_namespace_policies_are_reported_and_others_are_not() {
+    let strict = |name: &str| peer_authentication(name, "{mtls: {mode: STRICT}}");
+    let set = [strict("ignite/a"), strict("ignite/b"), strict("istio-system/c"), strict("istio-system/d")];
+    let inbound = inbound(&[&set[..], &[strict("elsewhere/e"), strict("elsewhere/f")]].concat());
+    let names: Vec<_> = inbound.reports().iter().map(|report| report.name.as_str()).collect();
+    assert_eq!(names, ["b", "d"]);
+    assert!(inbound.reports()[0].text.contains("PeerAuthentication ignite/a is older"));
+}
+
+#[test]
+fn remote_addresses_are_reported_as_the_connections_own() {
+    let rule = "{rules: [{from: [{source: {remoteIpBlocks: [10.0.0.0/8]}}]}]}";
+    assert!(reported(set(&[authorization("ns/p", rule)]).reports(), "p", "connection's own source address"));
+}
