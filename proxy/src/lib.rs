@@ -37,4 +37,5 @@ pub mod snapshot;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;
+pub mod watched_file;
 pub mod worker;

@@ -1,0 +1,228 @@
+//! The one door through which credentials reach handshakes.
+//!
+//! Whatever a source hands out is verified here as a peer would verify it, against our own bundle and
+//! the identity that the settings name, before anybody sees it. What fails leaves the old credentials
+//! in place.
+
+use std::{sync::Arc, time::SystemTime};
+
+use ringmail_identity::{
+    BundleError, PeerError, SpiffeId, Svid, SvidError, TrustBundle, TrustDomain, UnixTime, Usage,
+};
+use tokio::sync::watch;
+
+use super::{
+    kept::Kept,
+    source::Issued,
+    status::{RefreshErrorReason, Status},
+};
+use crate::tls::material::{Credentials, MaterialError};
+
+/// Tells the wall clock's time; tests give one that jumps.
+pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// Takes what is needed to start again without a source; see [`Kept`].
+pub(crate) type Keep = Box<dyn Fn(&Kept) + Send + Sync>;
+
+/// Why credentials were not published.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PublishError {
+    /// The roots are no bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// rustls cannot use them.
+    #[error(transparent)]
+    Material(#[from] MaterialError),
+    /// Chain and key are no SVID.
+    #[error(transparent)]
+    Svid(#[from] SvidError),
+    /// A peer would refuse the certificate.
+    #[error("own certificate as a {}: {cause}", match usage { Usage::Client => "client", Usage::Server => "server" })]
+    Untrusted {
+        /// The side we would play.
+        usage: Usage,
+        /// Why.
+        cause: PeerError,
+    },
+    /// The certificate is somebody else's.
+    #[error("certificate is for {got}, expected {expected}")]
+    WrongIdentity {
+        /// From the settings.
+        expected: SpiffeId,
+        /// From the certificate.
+        got: SpiffeId,
+    },
+}
+
+impl PublishError {
+    /// Which series it counts in.
+    pub(crate) fn reason(&self) -> RefreshErrorReason {
+        match self {
+            Self::Bundle(_) | Self::Material(_) | Self::Svid(_) => RefreshErrorReason::Malformed,
+            Self::Untrusted { .. } => RefreshErrorReason::Untrusted,
+            Self::WrongIdentity { .. } => RefreshErrorReason::WrongIdentity,
+        }
+    }
+}
+
+/// Verifies and publishes; see the module.
+pub(crate) struct Publisher {
+    expected: SpiffeId,
+    trust_domain: TrustDomain,
+    sender: watch::Sender<Option<Arc<Credentials>>>,
+    status: Arc<Status>,
+    clock: Clock,
+    keep: Keep,
+    held: Option<Held>,
+    also_trusted: Vec<u8>,
+    generation: u64,
+}
+
+struct Held {
+    svid: Arc<Svid>,
+    issued_roots: Vec<u8>,
+}
+
+impl Publisher {
+    /// A publisher that accepts certificates of `expected` alone.
+    pub(crate) fn new(
+        expected: SpiffeId,
+        trust_domain: TrustDomain,
+        sender: watch::Sender<Option<Arc<Credentials>>>,
+        status: Arc<Status>,
+    ) -> Self {
+        Self {
+            expected,
+            trust_domain,
+            sender,
+            status,
+            clock: Arc::new(SystemTime::now),
+            keep: Box::new(|_| {}),
+            held: None,
+            also_trusted: Vec::new(),
+            generation: 0,
+        }
+    }
+
+    /// Hands what is published to `keep` as well.
+    pub(crate) fn keep(mut self, keep: Keep) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// Publishes what a source handed out just now, if it holds.
+    pub(crate) fn accept(&mut self, issued: &Issued) -> Result<(), PublishError> {
+        let received_at = self.now();
+        self.publish_new(issued)?;
+        (self.keep)(&Kept::new(issued, received_at));
+        Ok(())
+    }
+
+    /// Publishes what an earlier process held, if it still holds.
+    pub(crate) fn restore(&mut self, kept: &Kept) -> Result<(), PublishError> {
+        self.publish_new(&kept.issued)
+    }
+
+    /// Takes another set of roots, in PEM, to be trusted beside those of the source, and publishes the
+    /// held SVID with the new bundle. Roots that are unusable leave everything as it was.
+    pub(crate) fn also_trust(&mut self, roots: &[u8]) -> Result<(), PublishError> {
+        if roots == self.also_trusted {
+            return Ok(());
+        }
+        TrustBundle::from_pem(self.trust_domain.clone(), roots)?;
+        let Some(held) = &self.held else {
+            self.also_trusted = roots.to_vec();
+            return Ok(());
+        };
+        let svid = Arc::clone(&held.svid);
+        let bundle = self.bundle(&held.issued_roots, roots)?;
+        self.publish(svid, bundle)?;
+        self.also_trusted = roots.to_vec();
+        Ok(())
+    }
+
+    fn publish_new(&mut self, issued: &Issued) -> Result<(), PublishError> {
+        let svid = Arc::new(Svid::from_pem(&issued.chain, &issued.key)?);
+        if *svid.id() != self.expected {
+            let (expected, got) = (self.expected.clone(), svid.id().clone());
+            return Err(PublishError::WrongIdentity { expected, got });
+        }
+        let bundle = self.bundle(&issued.roots, &self.also_trusted)?;
+        self.publish(Arc::clone(&svid), bundle)?;
+        self.held = Some(Held { svid, issued_roots: issued.roots.clone() });
+        Ok(())
+    }
+
+    /// The union of what the source names and what the mounted file holds.
+    ///
+    /// Roots rotate by overlap: the new one must be trusted before any peer shows a leaf under it, so
+    /// either channel alone may bring it; the old one may leave only when no peer shows a leaf under it
+    /// any more, so it leaves when neither channel carries it. Removing too early ends healthy
+    /// connections, removing late costs nothing but time, and that time is bounded: a root that left the
+    /// file makes the renewal loop ask the source again within
+    /// [`ROOT_REMOVED_SPREAD`](super::renew::ROOT_REMOVED_SPREAD). The union trusts nobody new: who may
+    /// answer as the CA is decided by the file, and whoever may issue any identity gains nothing by
+    /// adding a root.
+    fn bundle(&self, issued_roots: &[u8], also_trusted: &[u8]) -> Result<Arc<TrustBundle>, BundleError> {
+        let union = [issued_roots, b"\n", also_trusted].concat();
+        Ok(Arc::new(TrustBundle::from_pem(self.trust_domain.clone(), &union)?))
+    }
+
+    fn publish(&mut self, svid: Arc<Svid>, bundle: Arc<TrustBundle>) -> Result<(), PublishError> {
+        let now = unix_time(self.now());
+        for usage in [Usage::Client, Usage::Server] {
+            bundle
+                .verify(svid.chain(), usage, now)
+                .map_err(|cause| PublishError::Untrusted { usage, cause })?;
+        }
+        let credentials = Credentials::new(svid, bundle, self.generation + 1)?;
+        self.generation += 1;
+        self.sender.send_replace(Some(Arc::new(credentials)));
+        Ok(())
+    }
+
+    /// What handshakes see now.
+    pub(crate) fn published(&self) -> Option<Arc<Credentials>> {
+        self.sender.borrow().clone()
+    }
+
+    /// Whether a root that `next` lacks and the held set of the file has would stay in the bundle
+    /// because the source named it.
+    pub(crate) fn lingers(&self, next: &[u8]) -> bool {
+        let roots = |pem: &[u8]| TrustBundle::from_pem(self.trust_domain.clone(), pem).ok();
+        let (Some(before), Some(next)) = (roots(&self.also_trusted), roots(next)) else { return false };
+        let Some(issued) = self.held.as_ref().and_then(|held| roots(&held.issued_roots)) else {
+            return false;
+        };
+        before.roots().iter().any(|root| !next.contains(&root.id) && issued.contains(&root.id))
+    }
+
+    /// The wall clock's time.
+    pub(crate) fn now(&self) -> SystemTime {
+        (self.clock)()
+    }
+
+    /// The books.
+    pub(crate) fn status(&self) -> &Status {
+        &self.status
+    }
+}
+
+#[cfg(test)]
+impl Publisher {
+    /// Goes by another clock.
+    pub(crate) fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+}
+
+/// The time in the form that verification takes.
+pub(crate) fn unix_time(at: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+/// The time in the form that clocks give.
+pub(crate) fn system_time(at: UnixTime) -> SystemTime {
+    SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(at.as_secs())
+}

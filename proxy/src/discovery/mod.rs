@@ -1,0 +1,169 @@
+//! Policy and workloads from a watched directory of YAML, compiled into one snapshot that is swapped whole.
+//!
+//! - `directory`: what lies in it, and its text.
+//! - `status`: what others may know.
+//! - `config_watch`: the configuration file, watched beside it.
+//!
+//! A missing policy means "allow", so nothing is ever applied by halves: a state of the directory counts
+//! once two looks in a row saw it, all of its files are read together, and a fault in one refuses them
+//! all. Then the last good snapshot stays. A directory that is not there is not an empty one: before the
+//! first snapshot the proxy is not ready, and after it the last one stays.
+
+pub mod config_watch;
+mod directory;
+mod status;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use ringmail_policy::{Inbound, Outbound, Pod, Report, Resources, Settings};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{error, info, warn};
+
+use crate::{config::Config, snapshot::Snapshot};
+use directory::{Sight, Text};
+pub use status::{DiscoveryError, Status};
+
+/// How often the directory is looked at: two looks and the reading stay well below a second.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Faults of one state that get a line of their own in the log; the status has them all.
+const FAULTS_LOGGED: usize = 10;
+
+/// The sending end of discovery.
+pub type SnapshotSender = watch::Sender<Option<Arc<Snapshot>>>;
+
+/// Watches a directory and publishes snapshots; see the module.
+#[derive(Debug)]
+pub struct Discovery {
+    directory: PathBuf,
+    settings: Settings,
+    pod: Pod,
+    snapshots: SnapshotSender,
+    status: Arc<Status>,
+    version: u64,
+    seen: Option<Result<Sight, String>>,
+    judged: Option<Result<Sight, String>>,
+    in_force: Option<Sight>,
+}
+
+impl Discovery {
+    /// Discovery as the settings say.
+    pub fn new(config: &Config, snapshots: SnapshotSender, status: Arc<Status>) -> Self {
+        let settings = Settings {
+            trust_domain: config.trust_domain.clone(),
+            trust_domain_aliases: config.trust_domain_aliases.clone(),
+            root_namespace: config.root_namespace.clone(),
+            mesh_ranges: config.mesh_ranges.clone(),
+        };
+        let pod = Pod {
+            namespace: config.namespace.clone(),
+            labels: config.labels.clone(),
+            service_account: config.service_account.clone(),
+            addresses: config.pod_addresses.clone(),
+        };
+        Self::watching(config.policy_dir.clone(), settings, pod, snapshots, status)
+    }
+
+    fn watching(
+        directory: PathBuf,
+        settings: Settings,
+        pod: Pod,
+        snapshots: SnapshotSender,
+        status: Arc<Status>,
+    ) -> Self {
+        Self {
+            directory,
+            settings,
+            pod,
+            snapshots,
+            status,
+            version: 0,
+            seen: None,
+            judged: None,
+            in_force: None,
+        }
+    }
+
+    /// Runs for ever.
+    pub async fn run(mut self) {
+        let mut tick = interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.look();
+        }
+    }
+
+    /// Looks once, and judges what two looks in a row saw.
+    fn look(&mut self) {
+        let sight = directory::look(&self.directory);
+        let now = sight.map_err(|error| error.to_string());
+        let stable = self.seen.as_ref() == Some(&now);
+        self.seen = Some(now.clone());
+        if !stable || self.judged.as_ref() == Some(&now) {
+            return;
+        }
+        match &now {
+            Ok(sight) if self.in_force.as_ref() == Some(sight) => self.status.restored(),
+            Ok(sight) => match directory::read(&self.directory, sight) {
+                Ok(texts) if self.still(sight) => self.compile(&texts, sight),
+                // It changed while it was read: the next looks will see it settle.
+                Ok(_) => return,
+                Err(error) => self.refuse(&[error.to_string()]),
+            },
+            Err(error) => self.refuse(std::slice::from_ref(error)),
+        }
+        self.judged = Some(now);
+    }
+
+    fn still(&self, sight: &Sight) -> bool {
+        directory::look(&self.directory).is_ok_and(|now| now == *sight)
+    }
+
+    fn compile(&mut self, texts: &[Text], sight: &Sight) {
+        let documents = texts.iter().map(|text| (text.name.as_str(), text.text.as_str()));
+        let resources = match Resources::parse(documents) {
+            Ok(resources) => resources,
+            Err(faults) => {
+                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                return self.refuse(&faults);
+            }
+        };
+        let snapshot = Snapshot {
+            version: self.version + 1,
+            inbound: Inbound::compile(&resources, &self.settings, &self.pod),
+            outbound: Outbound::compile_for(&resources, &self.settings, &self.pod),
+        };
+        let reports = [resources.reports(), snapshot.inbound.reports(), snapshot.outbound.reports()].concat();
+        self.tell_new(&reports);
+        self.version = snapshot.version;
+        self.in_force = Some(sight.clone());
+        self.status.apply(self.version, reports);
+        self.snapshots.send_replace(Some(Arc::new(snapshot)));
+        info!(version = self.version, files = texts.len(), "policy applied");
+    }
+
+    fn tell_new(&self, reports: &[Report]) {
+        let told = self.status.reports();
+        for report in reports.iter().filter(|report| !told.contains(report)) {
+            warn!(%report, "policy not honoured as written");
+        }
+    }
+
+    fn refuse(&self, faults: &[String]) {
+        let consequence =
+            if self.version == 0 { "not ready without a policy" } else { "the last good one stays" };
+        for fault in faults.iter().take(FAULTS_LOGGED) {
+            error!(fault, consequence, "policy refused");
+        }
+        if faults.len() > FAULTS_LOGGED {
+            error!(more = faults.len() - FAULTS_LOGGED, "policy refused: more faults than are listed");
+        }
+        self.status.reject(faults.join("\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests;

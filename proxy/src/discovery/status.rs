@@ -1,0 +1,75 @@
+//! What admin and metrics may know of discovery: what was applied, what was refused, what is not as written.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use ringmail_policy::Report;
+
+/// Why the last look at the directory led to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiscoveryError {
+    /// What is wrong and what was expected, one line for each fault.
+    pub text: String,
+    /// When it was seen first.
+    pub at: SystemTime,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    last_error: Option<DiscoveryError>,
+    rejected: u64,
+    applied: u64,
+    reports: Vec<Report>,
+}
+
+/// The books of discovery; its loop is the only writer.
+#[derive(Debug, Default)]
+pub struct Status {
+    book: Mutex<Book>,
+}
+
+impl Status {
+    /// Why the directory as it is now is not in force, until a snapshot of it is.
+    pub fn last_error(&self) -> Option<DiscoveryError> {
+        self.book().last_error.clone()
+    }
+
+    /// How many states of the directory were refused.
+    pub fn rejected(&self) -> u64 {
+        self.book().rejected
+    }
+
+    /// How many snapshots were applied: the version of the one in force.
+    pub fn applied(&self) -> u64 {
+        self.book().applied
+    }
+
+    /// What of the snapshot in force is not honoured as written.
+    pub fn reports(&self) -> Vec<Report> {
+        self.book().reports.clone()
+    }
+
+    pub(crate) fn apply(&self, version: u64, reports: Vec<Report>) {
+        let mut book = self.book();
+        book.last_error = None;
+        book.applied = version;
+        book.reports = reports;
+    }
+
+    pub(crate) fn reject(&self, text: String) {
+        let mut book = self.book();
+        book.rejected += 1;
+        book.last_error = Some(DiscoveryError { text, at: SystemTime::now() });
+    }
+
+    pub(crate) fn restored(&self) {
+        self.book().last_error = None;
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // Counts and texts only: after a panic in another holder they are still the best known.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
