@@ -10,7 +10,7 @@
 pub mod ignite;
 pub mod netns;
 pub mod network;
-// pub mod pcap;
+pub mod pcap;
 pub mod process;
 // pub mod sidecar;
 // pub mod wire;

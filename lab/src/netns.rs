@@ -167,9 +167,13 @@ mod tests {
 
     #[test]
     fn only_names_of_the_lab_have_an_owner() {
-        for (name, expected) in
-            [("rm-123-1-n1", Some(123)), ("rm-x-1", None), ("rm-", None), ("cni-123-1", None), ("rm-123", None)]
-        {
+        for (name, expected) in [
+            ("rm-123-1-n1", Some(123)),
+            ("rm-x-1", None),
+            ("rm-", None),
+            ("cni-123-1", None),
+            ("rm-123", None),
+        ] {
             assert_eq!(owner(name), expected, "{name}");
         }
     }

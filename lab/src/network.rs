@@ -78,10 +78,10 @@ impl Network {
              addr add 10.77.0.254/24 dev br0\n\
              addr add fd77::fe/64 dev br0 nodad\n\
              link set br0 up\n\
-             route add unreachable default\n\
-             route add unreachable ::/0\n",
+             route add local 0.0.0.0/0 dev lo\n\
+             route add local ::/0 dev lo\n",
         )?;
-        switch.enter(answer_for_the_outside)??;
+        switch.enter(refuse_without_ration)??;
         let congestion = congestion_control()?;
         let mut pods = Vec::with_capacity(names.len());
         for (number, name) in (1u8..).zip(names) {
@@ -109,14 +109,11 @@ impl Network {
     }
 }
 
-/// Makes the gateway answer that nothing is beyond it. Were it silent, each look-up of a name by a node would wait for its
-/// timeout, and a ring would need a minute to form.
-fn answer_for_the_outside() -> Result<()> {
-    for (setting, value) in
-        [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1"), ("ipv4/icmp_ratelimit", "0"), ("ipv6/icmp/ratelimit", "0")]
-    {
-        let path = format!("/proc/sys/net/{setting}");
-        std::fs::write(&path, value).with_context(|| format!("write {value} to {path}"))?;
+/// Lets the gateway, which takes every address outside for its own and serves nothing there, refuse each packet that asks.
+/// Were it silent, or its refusals rationed, each look-up of a name would wait for its timeout, and a ring a minute to form.
+fn refuse_without_ration() -> Result<()> {
+    for path in ["/proc/sys/net/ipv4/icmp_ratelimit", "/proc/sys/net/ipv6/icmp/ratelimit"] {
+        std::fs::write(path, "0").with_context(|| format!("write 0 to {path}"))?;
     }
     Ok(())
 }
@@ -140,7 +137,10 @@ fn attach(switch: &Namespace, number: u8, name: &str, congestion: &str) -> Resul
     );
     if !congestion.is_empty() {
         // What the kernel made by itself with the addresses carries no congestion control: it is replaced by the same with one.
-        writeln!(lines, "route replace 10.77.0.0/24 dev eth0 proto kernel scope link src {ipv4} {congestion}")?;
+        writeln!(
+            lines,
+            "route replace 10.77.0.0/24 dev eth0 proto kernel scope link src {ipv4} {congestion}"
+        )?;
         for (local, device) in [("127.0.0.1", "lo"), ("127.0.0.0/8", "lo"), (&*ipv4.to_string(), "eth0")] {
             let source = if device == "lo" { "127.0.0.1" } else { local };
             writeln!(
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pods_reach_each_other_over_both_families_with_cubic_and_nothing_else_answers() {
+    fn pods_reach_each_other_over_both_families_with_cubic_and_the_outside_refuses() {
         let network = Network::create(&["a", "b"]).unwrap();
         let (a, b) = (network.pod("a").unwrap(), network.pod("b").unwrap());
         for address in [b.ip(), IpAddr::V6(b.ipv6())] {
@@ -189,11 +189,11 @@ mod tests {
             }
         }
         let outside = ([192, 0, 2, 1], 80).into();
-        let unreachable = a
+        let refused = a
             .namespace()
             .enter(|| TcpStream::connect_timeout(&outside, Duration::from_secs(5)).unwrap_err())
             .unwrap();
-        assert_eq!(unreachable.kind(), std::io::ErrorKind::HostUnreachable);
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
         assert!(network.pod("c").unwrap_err().to_string().contains("a, b"));
     }
 }

@@ -182,7 +182,11 @@ pub fn wait_until<T>(
 }
 
 fn open_log(path: &Path) -> Result<File> {
-    OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("open log {}", path.display()))
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("open log {}", path.display()))
 }
 
 fn tail(text: &str) -> String {
@@ -203,7 +207,12 @@ mod tests {
     fn a_process_runs_under_its_user_inside_the_namespace_and_logs_to_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let namespace = Namespace::create("process").unwrap();
-        let mut child = launched(&namespace, folder.path(), "id -u; ls /sys/class/net >/dev/null; ip -o link", Some(1337));
+        let mut child = launched(
+            &namespace,
+            folder.path(),
+            "id -u; ls /sys/class/net >/dev/null; ip -o link",
+            Some(1337),
+        );
         assert!(child.wait(Duration::from_secs(5)).unwrap().success());
         let log = child.log_text();
         assert!(log.starts_with("1337\n"), "{log}");
@@ -215,7 +224,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let namespace = Namespace::create("deadline").unwrap();
         let mut child = launched(&namespace, folder.path(), "echo last words; exec sleep 60", None);
-        wait_until(Duration::from_secs(5), "words", || Ok(child.log_text().contains("words").then_some(()))).unwrap();
+        wait_until(Duration::from_secs(5), "words", || Ok(child.log_text().contains("words").then_some(())))
+            .unwrap();
         let error = child.wait(Duration::from_millis(50)).unwrap_err().to_string();
         assert!(error.contains("still runs after 50ms") && error.contains("last words"), "{error}");
         assert!(!child.terminate(Duration::from_secs(5)).unwrap().success());
@@ -234,7 +244,8 @@ mod tests {
 
     #[test]
     fn waiting_in_vain_names_what_was_waited_for_and_the_last_error() {
-        let error = wait_until::<()>(Duration::from_millis(20), "rain", || bail!("the sky is blue")).unwrap_err();
+        let error =
+            wait_until::<()>(Duration::from_millis(20), "rain", || bail!("the sky is blue")).unwrap_err();
         assert_eq!(format!("{error:#}"), "rain: not within 20ms: the sky is blue");
     }
 }

@@ -1,11 +1,12 @@
 //! A real ring without a mesh: what the lab itself must be able to show before anything is compared with it.
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 use ringmail_lab::ignite::*;
 use ringmail_lab::network::Network;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 fn story(version: IgniteVersion) {
-    let folder = tempfile::Builder::new().disable_cleanup(true).tempdir().unwrap(); println!("{}", folder.path().display());
+    let folder = tempfile::Builder::new().disable_cleanup(true).tempdir().unwrap();
+    println!("{}", folder.path().display());
     let begin = Instant::now();
     let installation = Installation::prepare(version).unwrap();
     println!("{version}: prepared in {:?}", begin.elapsed());
@@ -16,7 +17,9 @@ fn story(version: IgniteVersion) {
     for formation in [Formation::OneAfterAnother, Formation::AtOnce] {
         let mut ring = Ring::form(&installation, &pods, formation, folder.path()).unwrap();
         println!("{version} {formation:?} in {:?}: {:?}", ring.formed_in(), ring.assert_whole(3).unwrap());
-        if formation == Formation::OneAfterAnother { continue; }
+        if formation == Formation::OneAfterAnother {
+            continue;
+        }
         let begin = Instant::now();
         let load = ThinLoad::start(&installation, network.pod("client").unwrap(), folder.path()).unwrap();
         let addresses: Vec<_> = pods.iter().map(|pod| SocketAddr::new(pod.ip(), THIN_PORT)).collect();
@@ -40,11 +43,15 @@ fn story(version: IgniteVersion) {
         println!("{:?}", load.halt().unwrap());
         println!("{:?} {:?}", load.check().unwrap(), load.verify("keys", 20_000).unwrap());
         let begin = Instant::now();
-        println!("{:?}", load.big_value("keys", 100<<20));
+        println!("{:?}", load.big_value("keys", 100 << 20));
         println!("big {:?}", begin.elapsed());
     }
 }
 #[test]
-fn plain_216() { story(IgniteVersion::V2_16) }
+fn plain_216() {
+    story(IgniteVersion::V2_16)
+}
 #[test]
-fn plain_217() { story(IgniteVersion::V2_17) }
+fn plain_217() {
+    story(IgniteVersion::V2_17)
+}

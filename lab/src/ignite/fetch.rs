@@ -89,9 +89,11 @@ impl Installation {
         lock.lock().context("lock the cache")?;
 
         let libraries = folder.join("lib");
-        make_once(&libraries, |partial| fetch(version, partial)).context("fetch ignite from maven central")?;
+        make_once(&libraries, |partial| fetch(version, partial))
+            .context("fetch ignite from maven central")?;
         let program = folder.join(format!("lab-{}", fingerprint()?));
-        make_once(&program, |partial| compile(&libraries, partial)).context("compile the lab's java program")?;
+        make_once(&program, |partial| compile(&libraries, partial))
+            .context("compile the lab's java program")?;
         let installation = Self {
             version,
             classpath: classpath(&libraries, &program.join("lab.jar"))?,
@@ -143,7 +145,8 @@ fn cache_folder() -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os(CACHE_VARIABLE) {
         return Ok(folder.into());
     }
-    let home = std::env::var_os("HOME").with_context(|| format!("neither {CACHE_VARIABLE} nor HOME is set"))?;
+    let home =
+        std::env::var_os("HOME").with_context(|| format!("neither {CACHE_VARIABLE} nor HOME is set"))?;
     Ok(Path::new(&home).join(".cache/ringmail"))
 }
 

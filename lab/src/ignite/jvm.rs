@@ -106,7 +106,8 @@ impl Jvm {
             writeln!(requests, "{id} {request}").with_context(|| self.broken(request))?;
         }
         let reply = self.said.wait(deadline, |state| state.replies.remove(&id));
-        let reply = reply.with_context(|| format!("no answer within {deadline:?}: {}", self.broken(request)))?;
+        let reply =
+            reply.with_context(|| format!("no answer within {deadline:?}: {}", self.broken(request)))?;
         match reply.split_once(' ') {
             Some(("OK", answer)) => Ok(answer.to_owned()),
             _ => bail!("{}: {request}: {reply}", self.child.name()),

@@ -129,7 +129,8 @@ impl ThinLoad {
     pub fn connect(&self, addresses: &[SocketAddr], aware: bool) -> Result<()> {
         let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
         let timeout = REQUEST_TIMEOUT.as_millis();
-        self.ask(&format!("connect addresses={} timeout={timeout} aware={aware}", addresses.join(","))).map(drop)
+        self.ask(&format!("connect addresses={} timeout={timeout} aware={aware}", addresses.join(",")))
+            .map(drop)
     }
 
     /// Makes a cache, unless it is there, that writes to the primary and all backups before it answers.
@@ -155,7 +156,11 @@ impl ThinLoad {
     pub fn big_value(&self, cache: &str, bytes: u32) -> Result<BigValue> {
         let answer = self.ask(&format!("big cache={cache} bytes={bytes}"))?;
         let millis = |key| number(&answer, key).map(Duration::from_millis);
-        Ok(BigValue { equal: field(&answer, "equal")? == "true", put: millis("put_ms")?, get: millis("get_ms")? })
+        Ok(BigValue {
+            equal: field(&answer, "equal")? == "true",
+            put: millis("put_ms")?,
+            get: millis("get_ms")?,
+        })
     }
 
     /// Starts the continuous load, on keys that [`Self::fill`] does not touch.

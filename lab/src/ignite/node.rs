@@ -157,9 +157,11 @@ impl IgniteNode {
     /// Waits until it reports that `node` has failed.
     pub fn wait_failed(&self, node: &str, deadline: Duration) -> Result<Event> {
         let what = format!("{} reports that {node} failed", self.name);
-        self.wait_event(deadline, &what, |event| {
-            matches!(&event.kind, EventKind::Failed { node: failed, .. } if failed == node)
-        })
+        self.wait_event(
+            deadline,
+            &what,
+            |event| matches!(&event.kind, EventKind::Failed { node: failed, .. } if failed == node),
+        )
     }
 
     /// Whether it has found itself outside the ring.
@@ -206,7 +208,10 @@ mod tests {
     #[test]
     fn a_view_is_read_whole_or_not_at_all() {
         let view = View::parse("version=3 coordinator=n1 servers=n1,n2").unwrap();
-        assert_eq!(view, View { servers: vec!["n1".into(), "n2".into()], version: 3, coordinator: "n1".into() });
+        assert_eq!(
+            view,
+            View { servers: vec!["n1".into(), "n2".into()], version: 3, coordinator: "n1".into() }
+        );
         assert!(View::parse("version=3 servers=n1").unwrap_err().to_string().contains("coordinator"));
     }
 }

@@ -164,8 +164,14 @@ mod tests {
             ("another version", of(&[("a", whole.clone()), ("b", view(&["a", "b"], 3, "a"))])),
             ("another coordinator", of(&[("a", whole.clone()), ("b", view(&["a", "b"], 2, "b"))])),
             ("too few nodes", of(&[("a", whole.clone())])),
-            ("a server that does not run", of(&[("a", view(&["a", "c"], 2, "a")), ("b", view(&["a", "c"], 2, "a"))])),
-            ("a coordinator that does not run", of(&[("a", view(&["a", "b"], 2, "c")), ("b", view(&["a", "b"], 2, "c"))])),
+            (
+                "a server that does not run",
+                of(&[("a", view(&["a", "c"], 2, "a")), ("b", view(&["a", "c"], 2, "a"))]),
+            ),
+            (
+                "a coordinator that does not run",
+                of(&[("a", view(&["a", "b"], 2, "c")), ("b", view(&["a", "b"], 2, "c"))]),
+            ),
             ("nobody", Vec::new()),
         ] {
             let error = agreed(&views, 2).expect_err(case).to_string();
