@@ -13,7 +13,7 @@ use std::{
 
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::{io::unix::AsyncFd, time::sleep};
+use tokio::time::sleep;
 
 use crate::{
     config::Config,
@@ -21,6 +21,7 @@ use crate::{
     limits::{Limits, Permit},
     orig_dst::canonical,
     record::Direction,
+    sys,
 };
 
 /// Connections that may wait to be accepted: enough for a ring that reconnects at once while the data
@@ -131,7 +132,7 @@ pub async fn accept_all(
     limits: Arc<Limits>,
     hand_over: impl Fn(Accepted),
 ) -> io::Result<()> {
-    let listener = AsyncFd::new(listener)?;
+    let listener = sys::watch(listener)?;
     loop {
         let permit = limits.admit().await;
         let mut ready = listener.readable().await?;

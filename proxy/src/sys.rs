@@ -1,13 +1,15 @@
-//! The one place where `unsafe` is allowed: two system calls that no kept crate wraps.
+//! The one place where `unsafe` is allowed: three calls that no kept crate wraps.
 
 #![expect(unsafe_code, reason = "this module exists to hold the data plane's unsafe blocks")]
 
 use std::{
     io,
+    net::TcpListener,
     os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use nix::libc;
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// Bytes of `struct tcp_info` that are read: up to and including `tcpi_snd_wnd` (Linux 5.4).
 const TCP_INFO_LEN: usize = 232;
@@ -74,11 +76,21 @@ pub fn adopt_fd(received: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(received) }
 }
 
+/// Watches a listener with the current runtime.
+///
+/// # Errors
+/// What the runtime reports when it cannot watch the descriptor.
+pub fn watch(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    // SAFETY: a standard listener owns its descriptor, keeps it open until dropped and always gives
+    // the same one.
+    unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }.map_err(io::Error::from)
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
         io::{Read, Write},
-        net::{TcpListener, TcpStream},
+        net::TcpStream,
         os::fd::AsFd,
     };
 

@@ -140,7 +140,7 @@ impl Workers {
             };
             // One worker accepts for itself: nothing is handed from thread to thread.
             let own_door = if count == 1 { door.take().map(|door| (door, seats.clone())) } else { None };
-            workers.threads.push(spawn(&format!("worker-{number}"), async move {
+            workers.threads.push(spawn(&format!("worker-{number}"), move || async move {
                 if let Some((door, seats)) = own_door {
                     tokio::task::spawn_local(door.keep(seats));
                 }
@@ -148,7 +148,7 @@ impl Workers {
             })?);
         }
         if let Some(door) = door {
-            workers.threads.push(spawn("accept", async move { door.keep(seats).await })?);
+            workers.threads.push(spawn("accept", move || door.keep(seats))?);
         }
         Ok(workers)
     }
@@ -210,10 +210,14 @@ fn hand_over(seats: &[Seat], accepted: Accepted) {
     }
 }
 
-fn spawn(name: &str, work: impl Future<Output = ()> + Send + 'static) -> io::Result<JoinHandle<()>> {
+/// Runs `work` on a thread and a runtime of its own; it is made there and never leaves.
+fn spawn<F: Future<Output = ()>>(
+    name: &str,
+    work: impl FnOnce() -> F + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name(name.to_owned()).spawn(move || {
-        runtime.block_on(LocalSet::new().run_until(work));
+        runtime.block_on(LocalSet::new().run_until(work()));
     })
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use ringmail_identity::VerifiedPeer;
-use rustls::{AlertDescription, ProtocolVersion};
+use rustls::{AlertDescription, CipherSuite, NamedGroup, ProtocolVersion};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -115,6 +115,16 @@ impl MeshStream {
     /// The protocol version, always TLS 1.3.
     pub fn protocol_version(&self) -> Option<ProtocolVersion> {
         self.tls.get_ref().1.protocol_version()
+    }
+
+    /// The cipher suite that was agreed on.
+    pub fn cipher_suite(&self) -> Option<CipherSuite> {
+        self.tls.get_ref().1.negotiated_cipher_suite().map(|suite| suite.suite())
+    }
+
+    /// The key exchange group that was agreed on.
+    pub fn key_exchange_group(&self) -> Option<NamedGroup> {
+        self.tls.get_ref().1.negotiated_key_exchange_group().map(|group| group.name())
     }
 
     /// The socket, for what the kernel knows of it.
