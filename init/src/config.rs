@@ -34,7 +34,8 @@ const MAX_INTERFACE_NAME: usize = 15;
     max_term_width = 110,
     args_override_self = true,
     after_help = "Exit codes: 0 done; 64 wrong usage; 69 a program, kernel feature or address family is missing;\n\
-    73 iptables refused the rules; 76 the rules are in place but do not hold; 77 not permitted.\n\
+    73 iptables refused the rules; 74 an input or output error; 76 the rules are in place but do not hold;\n\
+    77 not permitted.\n\
     Every flag is also read from the environment: --inbound-port from RINGMAIL_INIT_INBOUND_PORT."
 )]
 pub struct Flags {

@@ -137,7 +137,7 @@ pub fn outbound(settings: &Settings, family: Family, pod: &Pod) -> Result<Outbou
     };
     let port = settings.outbound_port;
     match TcpStream::connect_timeout(&destination, CONNECT_DEADLINE) {
-        Ok(stream) => arrived(listener.as_ref(), &stream, destination, port),
+        Ok(stream) => arrived(listener.as_ref(), stream, destination, port),
         Err(error) => Err(VerifyError::NotRedirected { destination, port, outcome: error.to_string() }),
     }
 }
@@ -164,7 +164,7 @@ pub fn has_loopback(family: Family) -> bool {
 
 fn arrived(
     listener: Option<&TcpListener>,
-    stream: &TcpStream,
+    stream: TcpStream,
     expected: SocketAddr,
     port: u16,
 ) -> Result<Outbound, VerifyError> {
@@ -180,7 +180,12 @@ fn arrived(
             Err(source) => return Err(VerifyError::Io { step: "accept of the probe", source }),
         };
         if peer == own {
-            return check_original(&accepted, expected);
+            let outcome = check_original(&accepted, expected);
+            // The probe's end goes first, and by a reset: a connection of the outbound port that lingers in
+            // TIME_WAIT would keep the proxy from binding it.
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO)).map_err(io("end of the probe"))?;
+            drop(stream);
+            return outcome;
         }
     }
     let outcome = "somebody else answered it".to_owned();

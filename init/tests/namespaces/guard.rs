@@ -132,6 +132,22 @@ fn those_connected_to_a_proxy_learn_at_once_that_it_was_killed() {
     }
 }
 
+#[test]
+fn a_connection_that_the_killed_proxy_had_not_accepted_ends_with_the_first_write() {
+    for (backend, family) in each_case() {
+        let lab = Lab::new();
+        lab.capture(backend, &["--skip-verify"]);
+        for (way, port) in WAYS {
+            let proxy = lab.stand_in(port);
+            proxy.stop();
+            let mut queued = way.connect(&lab, family).unwrap();
+            proxy.kill();
+            let error = write_until_refused(&mut queued);
+            assert!([ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&error.kind()), "{error}");
+        }
+    }
+}
+
 /// The first write after the end draws the reset, the next one finds it.
 fn write_until_refused(stream: &mut TcpStream) -> io::Error {
     for _ in 0..20 {

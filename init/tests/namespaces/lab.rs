@@ -8,7 +8,8 @@ use std::time::Duration;
 use std::{io, thread};
 
 use nix::sched::{CloneFlags, setns};
-use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Gid, Pid, Uid, geteuid, setfsgid, setfsuid};
 use ringmail_init::backend::Backend;
 use ringmail_init::rules::Family;
 
@@ -152,6 +153,12 @@ impl Drop for Lab {
 }
 
 impl StandIn {
+    /// Stops it with SIGSTOP: the kernel goes on to take connections for it.
+    pub(crate) fn stop(&self) {
+        let process = Pid::from_raw(i32::try_from(self.0.id()).unwrap());
+        kill(process, Signal::SIGSTOP).unwrap();
+    }
+
     /// Kills it with SIGKILL and waits until its sockets are closed.
     pub(crate) fn kill(mut self) {
         self.0.kill().unwrap();

@@ -1,8 +1,10 @@
 //! Apply, again, differently, dry, and removed.
 
+use std::net::SocketAddr;
 use std::process::Command;
 
 use ringmail_init::backend::Backend;
+use socket2::{Domain, Socket, Type};
 
 use crate::lab::{BACKENDS, FAMILIES, Lab, Run, each_case, inside, program};
 
@@ -21,6 +23,22 @@ fn rules_are_put_in_place_and_proven_and_a_second_run_changes_nothing() {
             assert!(second.contains(&format!("{family}: all 22 rules are in place already")), "{second}");
         }
         assert!(first.ends_with("inbound to port 15006, outbound to port 15001\n"), "{first}");
+    }
+}
+
+#[test]
+fn the_proof_leaves_the_proxys_ports_free_for_a_strict_bind() {
+    let lab = Lab::new();
+    lab.capture(Backend::Nft, &[]);
+    for (domain, any) in [(Domain::IPV4, "0.0.0.0"), (Domain::IPV6, "::")] {
+        for port in [15001, 15006] {
+            let address = SocketAddr::new(any.parse().unwrap(), port);
+            let bound = inside(&lab.pod, || {
+                let socket = Socket::new(domain, Type::STREAM, None)?;
+                socket.bind(&address.into())
+            });
+            assert!(bound.is_ok(), "{address}: {bound:?}");
+        }
     }
 }
 
