@@ -25,7 +25,6 @@ use crate::{
     key_algorithm::{KeyAlgorithm, KeyAlgorithmError},
     spiffe_id::SpiffeId,
     text::{hex, quoted},
-    verify::Usage,
 };
 
 /// The context-specific tag of a URI among the general names (RFC 5280, section 4.2.1.6).
@@ -108,12 +107,14 @@ pub(crate) struct Leaf {
 impl Leaf {
     /// Reads a leaf and checks every rule that needs neither the time, a root nor a role.
     pub(crate) fn read(der: &CertificateDer<'_>) -> Result<Self, LeafError> {
-        let certificate = parse(der)?;
+        let strict = EndEntityCert::try_from(der).map_err(|error| malformed("certificate", error))?;
+        let (_, certificate) =
+            X509Certificate::from_der(der).map_err(|error| malformed("certificate", error))?;
         check_basic_constraints(&certificate)?;
         check_key_usage(&certificate)?;
         let usage = extended_key_usage(&certificate)?;
         let id = SpiffeId::from_bytes(the_uri(&certificate)?)?;
-        check_second_reading(der, &id)?;
+        check_second_reading(&strict, &id)?;
         let spki: &SubjectPublicKeyInfo<'_> = certificate.public_key();
         KeyAlgorithm::of(spki)?;
         Ok(Self {
@@ -127,12 +128,9 @@ impl Leaf {
         })
     }
 
-    /// Whether the extended key usage lets the leaf's holder play that side.
-    pub(crate) fn allows(&self, usage: Usage) -> bool {
-        match usage {
-            Usage::Client => self.client,
-            Usage::Server => self.server,
-        }
+    /// Whether the extended key usage lets the leaf's holder play both sides of a handshake.
+    pub(crate) fn allows_both_sides(&self) -> bool {
+        self.client && self.server
     }
 
     /// The sides that the extended key usage names, for an error's text.
@@ -149,14 +147,6 @@ impl Leaf {
 /// Seconds since 1970; what lies before that is 1970, which is as long past.
 pub(crate) fn unix_time(time: ASN1Time) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default()))
-}
-
-fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, LeafError> {
-    match X509Certificate::from_der(der) {
-        Ok(([], certificate)) => Ok(certificate),
-        Ok((rest, _)) => Err(malformed("certificate", format!("{} bytes after it", rest.len()))),
-        Err(error) => Err(malformed("certificate", error)),
-    }
 }
 
 fn malformed(what: &'static str, cause: impl ToString) -> LeafError {
@@ -228,9 +218,8 @@ fn the_uri<'a>(certificate: &'a X509Certificate<'_>) -> Result<&'a [u8], LeafErr
 }
 
 /// The identity must not hang on one parser's leniency: the path verifier's reads the names again.
-fn check_second_reading(der: &CertificateDer<'_>, id: &SpiffeId) -> Result<(), LeafError> {
-    let certificate = EndEntityCert::try_from(der).map_err(|error| malformed("certificate", error))?;
-    if certificate.valid_uri_names().eq([id.as_str()]) {
+fn check_second_reading(strict: &EndEntityCert<'_>, id: &SpiffeId) -> Result<(), LeafError> {
+    if strict.valid_uri_names().eq([id.as_str()]) {
         Ok(())
     } else {
         Err(malformed("subject alternative name", "its uri is not in the one encoding of DER"))

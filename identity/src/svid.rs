@@ -12,7 +12,7 @@ use crate::{
     private_key::{KeyError, PrivateKey},
     spiffe_id::SpiffeId,
     text::utc,
-    verify::{Usage, check_limits},
+    verify::check_limits,
 };
 
 /// Why certificates and a key are not a workload's credentials.
@@ -72,7 +72,7 @@ impl Svid {
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKey) -> Result<Self, SvidError> {
         let (leaf, _) = check_limits(&chain)?;
         let leaf = Leaf::read(leaf)?;
-        if !(leaf.allows(Usage::Client) && leaf.allows(Usage::Server)) {
+        if !leaf.allows_both_sides() {
             return Err(SvidError::Usage { allowed: leaf.allowed_text(), id: leaf.id });
         }
         if leaf.public_key != key.der_bytes() {

@@ -65,7 +65,7 @@ pub enum Usage {
 
 impl Usage {
     /// Intermediates may be silent about their extended key usage, so the path verifier asks only that
-    /// nobody excludes the side; that the leaf names it is a rule of the leaf.
+    /// no certificate names others and not this one. The leaf may not be silent: that is a rule of the leaf.
     fn of_path(self) -> impl ExtendedKeyUsageValidator {
         match self {
             Self::Client => KeyUsage::client_auth(),
@@ -122,9 +122,6 @@ pub(crate) fn verify(
     let attempt = Attempt { bundle, leaf: leaf_der, usage, now, stale_root: Cell::new(None) };
     let root = attempt.find_root(intermediates)?;
     let leaf = Leaf::read(leaf_der)?;
-    if !leaf.allows(usage) {
-        return Err(PeerError::WrongUsage { expected: usage, got: leaf.allowed_text().to_owned() });
-    }
     if leaf.id.trust_domain() != bundle.trust_domain.as_str() {
         return Err(PeerError::ForeignTrustDomain { expected: bundle.trust_domain.clone(), id: leaf.id });
     }
