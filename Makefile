@@ -1,0 +1,22 @@
+# Each target installs what it needs, names it first, and ends with one clear line.
+# As root, or as a user who may use sudo.
+
+.PHONY: help demo test e2e nightly
+
+help:
+	@echo "make demo     a real Ignite ring, first plain, then inside the mesh: about two minutes with warm caches"
+	@echo "make test     everything that CI runs: lints, unit, property and namespace tests, Ignite scenarios"
+	@echo "make e2e      the Ignite scenarios alone"
+	@echo "make nightly  make test with every scenario on every version of Ignite, and the long ones"
+
+demo:
+	@scripts/demo.sh
+
+test:
+	@scripts/test.sh test
+
+e2e:
+	@scripts/test.sh e2e
+
+nightly:
+	@scripts/test.sh nightly

@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Everything that CI runs: one step after another, all of them also when one fails, and a last line that counts.
+#   scripts/test.sh            what has to hold before every merge
+#   scripts/test.sh e2e        the Ignite scenarios alone
+#   scripts/test.sh nightly    the same as the first, with every scenario on every version of Ignite and the long ones
+set -euo pipefail
+source "$(dirname "$0")/environment.sh"
+
+readonly SUITE=${1:-test}
+readonly PROXY_LIMIT_BYTES=$((8 * 1024 * 1024))
+# Which shared libraries a release binary may need: those that are glibc's.
+readonly GLIBC='^(libc|libm|libgcc_s|ld-linux.*|libdl|libpthread|librt)\.so'
+# A hang must end the run, not the patience of CI. Scenarios have deadlines of their own below this.
+readonly TESTS_LIMIT=25m E2E_LIMIT=40m NIGHTLY_LIMIT=6h
+
+passed=0
+failed=0
+broken=()
+
+# Runs one step and counts it as one check, or, where it prints summaries of cargo test, as those tests.
+step() {
+    local name=$1 begin=$SECONDS status=0 log tests_passed tests_failed
+    shift
+    announce "$name"
+    log=$(mktemp)
+    "$@" 2>&1 | tee "$log" || status=$?
+    tests_passed=$(sum passed "$log")
+    tests_failed=$(sum failed "$log")
+    rm -f "$log"
+    if ((tests_passed + tests_failed == 0)); then
+        ((status)) && tests_failed=1 || tests_passed=1
+    elif ((status && tests_failed == 0)); then
+        tests_failed=1 # it did not compile, or it was ended
+    fi
+    passed=$((passed + tests_passed))
+    failed=$((failed + tests_failed))
+    ((tests_failed == 0)) || broken+=("$name")
+    printf -- '-- %s: %s passed, %s failed, %s s\n' "$name" "$tests_passed" "$tests_failed" $((SECONDS - begin))
+}
+
+sum() {
+    sed -n "s/^test result: .* \([0-9]*\) $1;.*/\1/p" "$2" | awk '{ total += $1 } END { print total + 0 }'
+}
+
+# What the mesh's cryptography must not come from, in any crate of the tree.
+unwanted_crates() {
+    local found
+    found=$(cargo tree --locked --workspace --edges normal,build,dev --prefix none --format '{p}' |
+        grep -E '^(openssl|openssl-sys|native-tls|ring) v' | sort -u) || true
+    [[ -z $found ]] || { echo "unwanted in the tree: $found"; return 1; }
+    echo "neither openssl nor ring in the tree"
+}
+
+release_binaries() {
+    cargo build --locked --release -p ringmail-proxy || return 1
+    local bytes library
+    bytes=$(stat -c %s target/release/ringmail-proxy)
+    echo "ringmail-proxy: $bytes bytes, at most $PROXY_LIMIT_BYTES"
+    ((bytes <= PROXY_LIMIT_BYTES)) || return 1
+    for library in $(readelf -d target/release/ringmail-proxy | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'); do
+        echo "needs $library"
+        [[ $library =~ $GLIBC ]] || { echo "$library is not glibc's"; return 1; }
+    done
+}
+
+# At a terminal an interrupt must reach the tests; elsewhere the end of the time must reach all they have started.
+limited() {
+    if [[ -t 0 ]]; then
+        timeout --foreground "$@"
+    else
+        timeout "$@"
+    fi
+}
+
+crate_tests() {
+    limited "$TESTS_LIMIT" cargo test --locked --no-fail-fast --workspace --exclude ringmail-tests
+}
+
+# Serially: each scenario is a ring of JVMs, and a second one beside it would only measure the machine.
+scenarios() {
+    limited "$1" cargo test --locked --no-fail-fast -p ringmail-tests -- --test-threads=1
+}
+
+announce "what the tests need"
+scripts/install-deps.sh
+source scripts/environment.sh
+if [[ $(id -u) -ne 0 ]]; then
+    # Tests make namespaces: cargo builds as the caller, and the tests themselves run through sudo.
+    host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+    export "CARGO_TARGET_${host}_RUNNER=sudo -E env PATH=$PATH"
+fi
+
+case $SUITE in
+test | nightly)
+    step "crates that may be used" unwanted_crates
+    step "format" cargo fmt --all --check
+    step "lints" cargo clippy --locked --workspace --all-targets -- -D warnings
+    step "build" cargo build --locked --workspace --all-targets
+    step "tests of the crates" crate_tests
+    ;;
+e2e)
+    step "build" cargo build --locked --workspace --all-targets
+    ;;
+*)
+    fail "suite $SUITE: expected test, e2e or nightly"
+    ;;
+esac
+
+case $SUITE in
+nightly)
+    export RINGMAIL_NIGHTLY=1
+    step "ignite scenarios, all of them" scenarios "$NIGHTLY_LIMIT"
+    ;;
+test | e2e)
+    step "ignite scenarios" scenarios "$E2E_LIMIT"
+    ;;
+esac
+
+if [[ $SUITE != e2e ]]; then
+    step "release binary of the proxy" release_binaries
+fi
+
+if ((failed)); then
+    printf '\n== %s after %s s: not everything held: %s\n' "$SUITE" "$SECONDS" "$(IFS=';'; echo "${broken[*]}")"
+else
+    printf '\n== %s after %s s: everything held\n' "$SUITE" "$SECONDS"
+fi
+echo "$passed passed, $failed failed"
+((failed == 0))
