@@ -90,7 +90,7 @@ impl DestinationRule {
     }
 
     fn read_policy(&mut self, document: &mut Document, policy: &Field<'_>) {
-        self.has_policy = true;
+        self.has_policy = !policy.is_null();
         for (key, field) in policy.entries(document) {
             match key {
                 "tls" => self.tls = self.tls_mode(document, &field),
@@ -130,6 +130,9 @@ impl DestinationRule {
     }
 
     fn tls_mode(&self, document: &mut Document, tls: &Field<'_>) -> Option<ClientTls> {
+        if tls.is_null() {
+            return None;
+        }
         let mut mode = ClientTls::Disable;
         for (key, field) in tls.entries(document) {
             match key {

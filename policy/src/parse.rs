@@ -16,8 +16,7 @@ use serde_saphyr::{DefaultMessageFormatter, MessageFormatter, Options};
 
 pub(crate) use document::{Document, Field};
 pub use error::{ParseError, Place};
-use tree::Node;
-pub(crate) use tree::Value;
+use tree::{Node, Value};
 
 use crate::authorization::AuthorizationPolicy;
 use crate::destination_rule::DestinationRule;

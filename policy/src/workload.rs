@@ -105,6 +105,13 @@ impl WorkloadEntry {
         check_identity(document, spec, &meta, DEFAULT_SERVICE_ACCOUNT);
         let address = ip_address(document, spec, &meta, address)?;
         labels.extend(meta.labels.clone());
+        if spec.get("serviceAccount").is_some() && !labels.contains_key(TLS_MODE.0) {
+            let text = format!(
+                "outside the mesh: a serviceAccount alone, without the label {}, is no sidecar",
+                TLS_MODE.0
+            );
+            document.report(&meta, spec, text);
+        }
         Some(Self { meta, address, labels, service_account, network, locality })
     }
 

@@ -126,7 +126,7 @@ struct RuleReader<'p> {
 impl RuleReader<'_> {
     fn read(&mut self, document: &mut Document, index: usize, field: &Field<'_>) -> Rule {
         let mut rule = Rule { index, from: Vec::new(), to: Vec::new(), when: Vec::new() };
-        if matches!(field.node.value, crate::parse::Value::Null) {
+        if field.is_null() {
             document.fault(field, "a rule ({} for the one that always matches)", "nothing");
         }
         for (key, field) in field.entries(document) {

@@ -68,6 +68,10 @@ impl Document {
 }
 
 impl<'a> Field<'a> {
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(self.node.value, Value::Null)
+    }
+
     /// The members of a mapping; none when the field is null.
     pub(crate) fn entries(&self, document: &mut Document) -> Vec<(&'a str, Self)> {
         let entries = match &self.node.value {

@@ -120,6 +120,26 @@ fn port_settings_replace_the_rules_own_whole() {
     assert!(reported(super::set(&set).reports(), "dr", "port 10800 already has settings"));
 }
 
+/// DestinationRule reference, ClientTLSSettings: DISABLE is the first mode, and so the one that is not written.
+#[test]
+fn tls_without_a_mode_is_plaintext_and_reported_and_no_tls_is_automatic() {
+    let set = [entry(), rule("ignite/dr", HOST, "{tls: {}}")];
+    assert_eq!(decided(&set), "destination_rule_disable");
+    assert!(reported(super::set(&set).reports(), "dr", "means DISABLE"));
+    for policy in ["null", "{}", "{tls: null}"] {
+        assert_eq!(decided(&[entry(), rule("ignite/dr", HOST, policy)]), MESH, "{policy}");
+    }
+}
+
+/// Istio's merging of rules for one host: a rule without a traffic policy takes that of the next one.
+#[test]
+fn a_rule_without_a_traffic_policy_leaves_its_host_to_the_next_oldest() {
+    let set = [entry(), rule("ignite/a", HOST, "null"), disable("ignite/b", HOST), disable("ignite/c", "*")];
+    assert_eq!(route(&set, "10.0.0.1:1").1, "DestinationRule ignite/b");
+    let alone = [entry(), rule("ignite/a", HOST, "null"), disable("ignite/c", "*")];
+    assert_eq!(decided(&alone), MESH, "a more specific host, even of an empty rule");
+}
+
 /// DestinationRule reference, TLSmode SIMPLE and MUTUAL: TLS that the sidecar would originate with the
 /// application's own certificates. What is not supported is refused, never sent in plaintext.
 #[test]

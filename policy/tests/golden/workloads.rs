@@ -6,7 +6,7 @@ use super::*;
 
 fn workload(documents: &[String]) -> Workload {
     let outbound = Outbound::compile(&set(documents), &settings());
-    Workload::clone(outbound.workload("10.0.0.1".parse().unwrap()).expect("known"))
+    Workload::clone(outbound.workload("10.0.0.1".parse().unwrap()).unwrap())
 }
 
 /// WorkloadEntry reference, serviceAccount: "The service account associated with the workload if a sidecar is
@@ -96,6 +96,21 @@ fn a_source_is_in_the_mesh_when_its_entry_has_a_sidecar() {
     assert!(inbound.source_in_mesh("::ffff:10.0.0.1".parse().unwrap()));
     assert!(!inbound.source_in_mesh("10.0.0.3".parse().unwrap()));
     assert!(!inbound.source_in_mesh("10.0.0.4".parse().unwrap()));
+}
+
+/// Istio takes such an entry for one with a sidecar; here the label alone says so, and the difference is reported.
+#[test]
+fn a_service_account_without_the_label_is_outside_the_mesh_and_reported() {
+    let entry = |labels: &str| {
+        let spec = format!("{{address: 10.0.0.1, serviceAccount: node, labels: {{{labels}}}}}");
+        [workload_entry("ns/x", &spec)]
+    };
+    assert!(!workload(&entry("")).in_mesh);
+    assert!(reported(set(&entry("")).reports(), "x", "outside the mesh"));
+    for value in ["istio", "disabled"] {
+        let labelled = entry(&format!("security.istio.io/tlsMode: {value}"));
+        assert!(set(&labelled).reports().is_empty(), "{value}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Properties of decisions over generated sets of resources, against oracles that are slow and obvious.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod authorization;
 mod modes;
 mod text;
