@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use super::*;
 
