@@ -13,6 +13,7 @@ use thiserror::Error;
 mod values;
 
 pub use values::{Cidrs, Ports, ValueError};
+use values::{Interfaces, Uids};
 
 /// What every environment variable of this program begins with.
 pub const ENVIRONMENT_PREFIX: &str = "RINGMAIL_INIT_";
@@ -21,9 +22,6 @@ pub const ENVIRONMENT_PREFIX: &str = "RINGMAIL_INIT_";
 /// readiness, Linkerd-shaped metrics. The kubelet and Prometheus reach them directly, so they are never
 /// captured inbound.
 pub const SIDECAR_PORTS: [u16; 4] = [4191, 15000, 15020, 15021];
-
-/// The longest interface name that Linux knows (`IFNAMSIZ` less its NUL), in bytes.
-const MAX_INTERFACE_NAME: usize = 15;
 
 /// Command-line flags as typed. See [`Settings`] for what they mean.
 #[derive(Debug, Parser)]
@@ -58,11 +56,11 @@ pub struct Flags {
     #[arg(long, value_name = "CIDRS", default_value = "")]
     outbound_exclude_cidrs: Cidrs,
     /// Users, by number, whose outbound connections are left alone, beside the proxy's own
-    #[arg(long, value_name = "UIDS", value_delimiter = ',')]
-    exclude_uids: Vec<u32>,
+    #[arg(long, value_name = "UIDS", default_value = "")]
+    exclude_uids: Uids,
     /// Interfaces whose connections are left alone in both directions, beside `lo`
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    exclude_interfaces: Vec<String>,
+    #[arg(long, value_name = "NAMES", default_value = "")]
+    exclude_interfaces: Interfaces,
     /// User that the proxy runs as: its connections are never captured
     #[arg(long, value_name = "UID", default_value_t = 1337)]
     proxy_uid: u32,
@@ -255,14 +253,6 @@ impl Settings {
                 ));
             }
         }
-        for name in &self.exclude_interfaces {
-            if !is_interface_name(name) {
-                faults.push(format!(
-                    "--exclude-interfaces={name:?}: expected an interface name of 1 to {MAX_INTERFACE_NAME} \
-                     characters without spaces, quotes, `/`, `+` or `!`"
-                ));
-            }
-        }
         faults
     }
 }
@@ -341,8 +331,8 @@ fn validate(flags: Flags) -> Result<Settings, ConfigError> {
         outbound_exclude_ports,
         outbound_include_cidrs: flags.outbound_include_cidrs,
         outbound_exclude_cidrs,
-        exclude_uids: flags.exclude_uids.into_iter().collect(),
-        exclude_interfaces: flags.exclude_interfaces.into_iter().collect(),
+        exclude_uids: flags.exclude_uids.0,
+        exclude_interfaces: flags.exclude_interfaces.0,
         proxy_uid: flags.proxy_uid,
         proxy_gid: flags.proxy_gid,
         inbound_port: flags.inbound_port,
@@ -357,14 +347,6 @@ fn validate(flags: Flags) -> Result<Settings, ConfigError> {
     };
     faults.extend(settings.faults());
     if faults.is_empty() { Ok(settings) } else { Err(ConfigError::Faults(faults)) }
-}
-
-/// `+` is the wildcard of iptables and `!` its negation; a name with either would mean more than it says.
-fn is_interface_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= MAX_INTERFACE_NAME
-        && name.chars().all(|c| c.is_ascii_graphic() && !"/+!\"'\\".contains(c))
-        && !name.starts_with('-')
 }
 
 #[cfg(test)]

@@ -46,6 +46,12 @@ fn an_empty_include_captures_nothing_and_lists_tolerate_spaces() {
 }
 
 #[test]
+fn an_empty_list_of_users_or_interfaces_is_none() {
+    let settings = read(&["--exclude-interfaces="], &[("RINGMAIL_INIT_EXCLUDE_UIDS", "")]).unwrap();
+    assert!(settings.exclude_uids.is_empty() && settings.exclude_interfaces.is_empty());
+}
+
+#[test]
 fn what_cannot_be_honoured_is_refused_by_name() {
     let cases: &[(&[&str], &str)] = &[
         (&["--inbound-include-ports=80,,81"], "\"\" is not a port"),
@@ -59,10 +65,10 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         (&["--inbound-include-ports=15021,80"], "--inbound-include-ports names 15021"),
         (&["--inbound-exclude-ports=*"], "--inbound-exclude-ports=*: expected a list"),
         (&["--outbound-exclude-cidrs=*"], "--outbound-exclude-cidrs=*: expected a list"),
-        (&["--exclude-interfaces=eth+"], "--exclude-interfaces=\"eth+\""),
-        (&["--exclude-interfaces=a b"], "--exclude-interfaces=\"a b\""),
+        (&["--exclude-interfaces=eth+"], "\"eth+\" is not an interface name"),
+        (&["--exclude-interfaces=a b"], "\"a b\" is not an interface name"),
         (&["--exclude-interfaces=sixteencharacter"], "1 to 15"),
-        (&["--exclude-uids=root"], "--exclude-uids"),
+        (&["--exclude-uids=root"], "\"root\" is not a uid"),
         (&["--mode=bpf"], "--mode"),
         (&["--no-such-flag"], "--no-such-flag"),
     ];
@@ -74,8 +80,8 @@ fn what_cannot_be_honoured_is_refused_by_name() {
 
 #[test]
 fn all_faults_are_told_at_once() {
-    let error = read(&["--inbound-port=15001", "--exclude-interfaces=a/b"], &[]).unwrap_err();
-    assert!(error.contains("both 15001") && error.contains("a/b"), "{error}");
+    let error = read(&["--inbound-port=15001", "--outbound-exclude-ports=*"], &[]).unwrap_err();
+    assert!(error.contains("both 15001") && error.contains("--outbound-exclude-ports=*"), "{error}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The two kinds of lists that flags carry: ports and CIDRs, each also `*` for all and empty for none.
+//! The lists that flags carry, with commas between the entries and empty for none. Ports and CIDRs may also be
+//! `*` for all.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -6,6 +7,9 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use thiserror::Error;
+
+/// The longest interface name that Linux knows (`IFNAMSIZ` less its NUL), in bytes.
+const MAX_INTERFACE_NAME: usize = 15;
 
 /// A set of TCP ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +29,14 @@ pub enum Cidrs {
     Only(Vec<IpNet>),
 }
 
+/// Users by number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Uids(pub(super) BTreeSet<u32>);
+
+/// Interfaces by full name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Interfaces(pub(super) BTreeSet<String>);
+
 /// Why a list does not parse.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ValueError {
@@ -39,6 +51,15 @@ pub enum ValueError {
     /// Not an address or a network.
     #[error("{0:?} is not a CIDR, expected for example 10.0.0.0/8 or fd00::/8")]
     NotACidr(String),
+    /// Not a name that iptables would take literally.
+    #[error(
+        "{0:?} is not an interface name, expected 1 to {MAX_INTERFACE_NAME} characters without spaces, quotes, \
+         `/`, `+` or `!`"
+    )]
+    NotAnInterface(String),
+    /// Not a user number.
+    #[error("{0:?} is not a uid, expected a number up to 4294967294")]
+    NotAUid(String),
     /// Not a port number.
     #[error("{0:?} is not a port, expected 1 to 65535")]
     NotAPort(String),
@@ -86,6 +107,22 @@ impl FromStr for Cidrs {
     }
 }
 
+impl FromStr for Uids {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        entries(text).map(uid).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl FromStr for Interfaces {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        entries(text).map(interface).collect::<Result<_, _>>().map(Self)
+    }
+}
+
 fn entries(text: &str) -> impl Iterator<Item = &str> {
     // An empty list is one empty entry to `split`; an empty entry in a longer list is a typing error.
     let text = text.trim();
@@ -106,4 +143,17 @@ fn cidr(text: &str) -> Result<IpNet, ValueError> {
     } else {
         Err(ValueError::HostBits { found, expected: found.trunc() })
     }
+}
+
+fn uid(text: &str) -> Result<u32, ValueError> {
+    // The highest number means "no user" to the kernel.
+    text.parse().ok().filter(|uid| *uid != u32::MAX).ok_or_else(|| ValueError::NotAUid(text.to_owned()))
+}
+
+/// `+` is the wildcard of iptables and `!` its negation; a name with either would mean more than it says.
+fn interface(text: &str) -> Result<String, ValueError> {
+    let is_name = (1..=MAX_INTERFACE_NAME).contains(&text.len())
+        && text.chars().all(|c| c.is_ascii_graphic() && !"/+!\"'\\".contains(c))
+        && !text.starts_with('-');
+    if is_name { Ok(text.to_owned()) } else { Err(ValueError::NotAnInterface(text.to_owned())) }
 }

@@ -104,6 +104,34 @@ fn a_kernel_that_lacks_a_match_for_nft_gets_the_rules_by_legacy() {
 }
 
 #[test]
+fn a_backend_that_took_half_of_the_rules_is_cleared_before_the_next_is_tried() {
+    let lab = Lab::new();
+    let folder = folder_with(&["iptables-legacy"]);
+    // The filter and mangle tables are taken, then nat is refused.
+    let scripts = [
+        ("save", "exec iptables-nft-save".to_owned()),
+        (
+            "restore",
+            "[ \"$1\" = --version ] && exit 0
+             input=$(cat)
+             echo \"$input\" | sed '/^[*]nat/,$d' | iptables-nft-restore --noflush || exit 9
+             case \"$input\" in *nat*) echo 'Extension REDIRECT revision 0 not supported' >&2; exit 2;; esac"
+                .to_owned(),
+        ),
+    ];
+    for (tool, script) in scripts {
+        let path = folder.path().join(format!("iptables-nft-{tool}"));
+        fs::write(&path, format!("#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let run = run_with(&lab, &folder, &["--ip-families=v4"]);
+    assert_eq!(run.code, Some(0), "{}", run.text);
+    assert!(run.text.contains("put in place (legacy)"), "{}", run.text);
+    let saved = lab.saved(Backend::Nft, Family::V4);
+    assert!(!saved.contains("RINGMAIL") && saved.contains("*filter"), "{saved}");
+}
+
+#[test]
 fn a_kernel_without_the_owner_match_is_told_which_module_to_load() {
     let lab = Lab::new();
     let folder = folder_with(&[]);
