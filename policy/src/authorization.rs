@@ -8,6 +8,7 @@
 mod condition;
 mod decide;
 mod parse;
+mod rule;
 
 pub(crate) use decide::{Authorization, reports};
 pub use decide::{Request, Verdict};
