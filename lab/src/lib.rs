@@ -5,12 +5,13 @@
 //! between the pods is captured on the bridge and judged byte by byte. Everything here is synchronous, needs root, and takes
 //! itself away when it is dropped.
 
-// pub mod ca;
-// pub mod http;
+pub mod ca;
+pub mod http;
 pub mod ignite;
+pub mod mesh;
 pub mod netns;
 pub mod network;
 pub mod pcap;
 pub mod process;
-// pub mod sidecar;
-// pub mod wire;
+pub mod sidecar;
+pub mod wire;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 pub use nix::sys::signal::Signal;
-use nix::sys::signal::kill;
+use nix::sys::signal::{kill, killpg};
 use nix::unistd::Pid;
 
 use crate::netns::Namespace;
@@ -117,6 +117,12 @@ impl Child {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(self.inner.id().cast_signed()), signal)
             .with_context(|| format!("send {signal} to {}", self.name))
+    }
+
+    /// Sends a signal to the process and its descendants: the group that it leads.
+    pub fn signal_group(&self, signal: Signal) -> Result<()> {
+        killpg(Pid::from_raw(self.inner.id().cast_signed()), signal)
+            .with_context(|| format!("send {signal} to all of {}", self.name))
     }
 
     /// How it ended, or none while it runs.
