@@ -160,6 +160,11 @@ impl Outbound {
         Some(&destination.workload)
     }
 
+    /// Every known workload, in no order.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.destinations.values().flatten().map(|destination| &destination.workload)
+    }
+
     /// Which entries and rules are shadowed or have no effect.
     pub fn reports(&self) -> &[Report] {
         &self.reports
