@@ -1,0 +1,15 @@
+//! The CA as its callers meet it: the real program, real sockets, real TLS, a real gRPC client.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends at the first thing that is not as it must be"
+)]
+
+mod crash;
+mod hostile;
+mod issuing;
+mod lifecycle;
+mod refusals;
+mod rotation;
+mod support;
