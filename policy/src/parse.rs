@@ -38,9 +38,9 @@ pub const MAX_LIST_ITEMS: usize = 512;
 pub const MAX_SERVICE_ACCOUNTS: usize = 16;
 /// How deep one document may nest. The deepest field that is read here lies 9 levels deep.
 pub const MAX_YAML_DEPTH: usize = 32;
-/// How many values one document may have, those that an alias repeats included: room for a `List` of all
-/// resources that fit into the text.
-pub const MAX_YAML_NODES: usize = 2_000_000;
+/// How many values one document may have, those that an alias repeats included: room for a `List` of some 40 000
+/// workloads, while a document made to fill memory ends at about 100 MB.
+pub const MAX_YAML_NODES: usize = 1_000_000;
 /// How many faults are collected before the rest is left out: more than anyone repairs in one go.
 pub const MAX_FAULTS: usize = 100;
 

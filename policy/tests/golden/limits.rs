@@ -2,6 +2,7 @@
 
 use ringmail_policy::{
     MAX_FAULTS, MAX_LIST_ITEMS, MAX_RESOURCES, MAX_SERVICE_ACCOUNTS, MAX_TEXT_BYTES, MAX_YAML_DEPTH,
+    MAX_YAML_NODES,
 };
 
 use super::*;
@@ -64,6 +65,13 @@ fn nesting_beyond_the_limit_is_refused() {
     for depth in [MAX_YAML_DEPTH + 1, 100_000] {
         assert!(matches!(faults(&nested(depth))[0], ParseError::Syntax { .. }), "{depth}");
     }
+}
+
+#[test]
+fn values_beyond_the_limit_are_refused() {
+    let values = |count: usize| format!("apiVersion: v1\nkind: A\nx: [{}]\n", "x,".repeat(count));
+    assert!(Resources::parse([("a", &*values(MAX_YAML_NODES - 7))]).is_ok());
+    assert!(matches!(faults(&values(MAX_YAML_NODES + 1))[0], ParseError::Syntax { .. }));
 }
 
 /// Each alias doubles what it repeats: 64 lines would stand for 2^64 values.
