@@ -85,6 +85,13 @@ fn nearly() -> impl Strategy<Value = String> {
         })
 }
 
+/// Paths of a few segments that mean something to somebody.
+fn loaded() -> impl Strategy<Value = String> {
+    let segments = ["ns", "sa", "ring", "ignite", "a.b", "", ".", "..", "...", "*", "%2e"];
+    vec(select(segments.to_vec()), 0..6)
+        .prop_map(|segments| format!("spiffe://cluster.local/{}", segments.join("/")))
+}
+
 /// Lengths around both limits.
 fn long() -> impl Strategy<Value = String> {
     (250usize..260, 1780usize..1800)
@@ -96,7 +103,7 @@ proptest! {
 
     #[test]
     fn the_parser_accepts_exactly_what_the_standard_accepts(
-        text in prop_oneof![workload_id(), rubble(), nearly(), long(), any::<String>()]
+        text in prop_oneof![workload_id(), rubble(), nearly(), loaded(), long(), any::<String>()]
     ) {
         prop_assert_eq!(text.parse::<SpiffeId>().is_ok(), is_workload_id(&text), "{:?}", text);
         prop_assert_eq!(text.parse::<TrustDomain>().is_ok(), is_trust_domain(&text), "{:?}", text);
@@ -140,8 +147,11 @@ proptest! {
     }
 
     #[test]
-    fn namespace_and_account_are_read_from_exactly_one_form_of_path(text in workload_id()) {
-        let id: SpiffeId = text.parse().unwrap();
+    fn namespace_and_account_are_read_from_exactly_one_form_of_path(
+        middle in select(vec!["sa", "SA", "sb", "s"]), rest in vec(segment(), 0..3), namespace in segment()
+    ) {
+        let rest: String = rest.iter().map(|segment| format!("/{segment}")).collect();
+        let id: SpiffeId = format!("spiffe://cluster.local/ns/{namespace}/{middle}{rest}").parse().unwrap();
         let parts: Vec<&str> = id.path().split('/').collect();
         let expected = match parts.as_slice() {
             ["", "ns", namespace, "sa", account] => Some((*namespace, *account)),
@@ -151,7 +161,9 @@ proptest! {
     }
 
     #[test]
-    fn no_part_of_a_service_account_slips_out_of_its_segment(part in any::<String>()) {
+    fn no_part_of_a_service_account_slips_out_of_its_segment(
+        part in prop_oneof![any::<String>(), "[a-z./%]{0,6}"]
+    ) {
         let domain: TrustDomain = "cluster.local".parse().unwrap();
         let as_namespace = SpiffeId::for_service_account(&domain, &part, "ignite");
         let as_account = SpiffeId::for_service_account(&domain, "ring", &part);
