@@ -1,4 +1,5 @@
-//! Private keys: what is read, what is refused, what they sign, and that they stay secret.
+//! Private keys: what is read, what is refused, what they sign, and that they stay secret. The keys in
+//! `keys/` were made by OpenSSL for these tests and protect nothing.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
