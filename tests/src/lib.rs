@@ -1,1 +1,12 @@
+//! End-to-end scenarios: real Ignite rings, real rules, real sidecars, in network namespaces.
+//!
+//! Each file under `tests/` is a family of scenarios of the table in the README; each scenario asks
+//! every node for its own view. What they share is here: a world of pods with or without a mesh, and
+//! what the sidecars say of themselves. Everything needs root, Java 17 and Maven, and fails without.
+//!
+//! `RINGMAIL_NIGHTLY=1` runs each scenario on both Ignite versions and adds the long ones.
 
+pub mod said;
+pub mod world;
+
+pub use world::{Shape, World, nightly, versions};

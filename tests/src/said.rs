@@ -1,0 +1,57 @@
+//! What sidecars say of themselves: metrics, connections and the access log, read as an operator would.
+
+use anyhow::{Context, Result, ensure};
+use ringmail_lab::{network::Pod, sidecar::Sidecar};
+use serde_json::Value;
+
+/// The text of a sidecar's metrics.
+pub fn metrics(sidecar: &Sidecar, pod: &Pod) -> Result<String> {
+    let answer = sidecar.admin(pod, "/stats/prometheus")?;
+    ensure!(answer.status == 200, "metrics of {}: {answer:?}", sidecar.pod());
+    Ok(answer.body)
+}
+
+/// The sum of a metric over all its series that carry every one of `labels`, each `name="value"`.
+pub fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
+    metrics
+        .lines()
+        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+        .filter(|line| labels.iter().all(|label| line.contains(label)))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
+/// How often connections of a sidecar ended for `reason`, in either direction.
+pub fn ended(sidecar: &Sidecar, pod: &Pod, reason: &str) -> Result<f64> {
+    let label = format!("reason=\"{reason}\"");
+    Ok(sum(&metrics(sidecar, pod)?, "ringmail_connections_closed_total", &[&label]))
+}
+
+/// The live connections of a sidecar.
+pub fn connections(sidecar: &Sidecar, pod: &Pod) -> Result<Vec<Value>> {
+    let answer = sidecar.admin(pod, "/connections")?;
+    let value: Value = serde_json::from_str(&answer.body).context("read /connections")?;
+    let list = value.as_array().or_else(|| value["connections"].as_array());
+    list.cloned().with_context(|| format!("no list of connections in {}", answer.body))
+}
+
+/// Lines of the access log that hold every one of `parts`.
+pub fn access_lines(sidecar: &Sidecar, parts: &[&str]) -> Vec<String> {
+    let log = sidecar.log_text();
+    log.lines().filter(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_are_summed_by_name_and_labels() {
+        let text = "a_total{reason=\"x\",direction=\"inbound\"} 2\n\
+                    a_total{reason=\"y\",direction=\"inbound\"} 4\n\
+                    a_total_more{reason=\"x\"} 8\nb 16\n";
+        assert_eq!(sum(text, "a_total", &["reason=\"x\""]), 2.0);
+        assert_eq!(sum(text, "a_total", &[]), 6.0);
+        assert_eq!(sum(text, "b", &[]), 16.0);
+    }
+}

@@ -1,0 +1,75 @@
+//! A node that dies is seen to die as fast through sidecars as without them.
+
+use std::time::Duration;
+
+use ringmail_lab::ignite::{Formation, IgniteVersion, now_ms};
+use ringmail_tests::{
+    Shape, World, versions,
+    world::{RING, nothing_lost},
+};
+
+/// How much later than on the plain ring a death may be known.
+const LATER_AT_MOST: Duration = Duration::from_millis(300);
+
+/// A join must not wait for a dead address as it would for a silent one.
+const PER_DEAD_ADDRESS: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_killed_node_is_failed_as_fast_as_without_a_mesh_at_every_position_of_the_ring() {
+    for version in [IgniteVersion::V2_16, IgniteVersion::V2_17] {
+        let victims: &[&str] = if versions().contains(&version) { &RING } else { &RING[1..2] };
+        let plain = kills(version, Shape::plain(), victims);
+        let meshed = kills(version, Shape::strict(), victims);
+        println!("{version}: NODE_FAILED after, plain: {plain:?}, meshed: {meshed:?}");
+        let (plain, meshed) = (plain.into_iter().max().unwrap(), meshed.into_iter().max().unwrap());
+        assert!(meshed < plain + LATER_AT_MOST, "{version}: {meshed:?} with the mesh, {plain:?} without");
+    }
+}
+
+/// Kills each of `victims` in turn, under load, and gives how long the slowest survivor took to know.
+fn kills(version: IgniteVersion, shape: Shape, victims: &[&str]) -> Vec<Duration> {
+    let mut world = World::with_ring(version, shape).unwrap();
+    let load = world.load().unwrap();
+    let mut took = Vec::new();
+    for victim in victims {
+        let killed = now_ms();
+        world.ring().node_mut(victim).unwrap().kill9().unwrap();
+        let survivors: Vec<&str> = RING.into_iter().filter(|name| name != victim).collect();
+        let slowest = survivors
+            .iter()
+            .map(|name| {
+                let failed = world.ring().node(name).unwrap().wait_failed(victim, Duration::from_secs(20)).unwrap();
+                Duration::from_millis(failed.at_ms.saturating_sub(killed))
+            })
+            .max()
+            .unwrap();
+        took.push(slowest);
+        world.ring().wait_whole(2).unwrap();
+        for name in survivors {
+            assert!(!world.ring().node(name).unwrap().is_segmented(), "{name} segmented when {victim} died");
+        }
+        world.restart_node(victim).unwrap();
+        world.ring().wait_whole(3).unwrap();
+    }
+    nothing_lost(&load, u64::MAX).unwrap();
+    took
+}
+
+#[test]
+fn a_dead_peer_in_the_address_list_costs_a_join_less_than_a_second() {
+    for version in versions() {
+        let mut world = World::new(version, Shape::strict()).unwrap();
+        let mut start_of_n3 = |listed: &[&str]| {
+            let took = world.form_listing(&["n3"], Formation::AtOnce, listed).unwrap();
+            world.ring = None;
+            took
+        };
+        // The sidecars of n1 and n2 are up, and no node is behind them.
+        let mut alone: Vec<_> = (0..2).map(|_| start_of_n3(&["n3"])).collect();
+        let mut beside_dead: Vec<_> = (0..2).map(|_| start_of_n3(&RING)).collect();
+        alone.sort();
+        beside_dead.sort();
+        println!("{version}: n3 starts alone in {alone:?}, with two dead peers in its list in {beside_dead:?}");
+        assert!(beside_dead[0] < alone[0] + 2 * PER_DEAD_ADDRESS, "{beside_dead:?}, {alone:?}");
+    }
+}
