@@ -14,7 +14,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering},
-        mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError},
+        mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError},
     },
     thread,
     time::Duration,
@@ -177,7 +177,7 @@ fn write_all(receiver: &Receiver<Message>, mut out: impl Write, dropped: &Atomic
                 }
             }
             let more = batch.len() < BATCH_BYTES;
-            next = if more { receive(receiver) } else { None };
+            next = if more { receiver.try_recv().ok() } else { None };
         }
         if out.write_all(batch.as_bytes()).and_then(|()| out.flush()).is_err() {
             dropped.fetch_add(lines, Ordering::Relaxed);
@@ -188,12 +188,5 @@ fn write_all(receiver: &Receiver<Message>, mut out: impl Write, dropped: &Atomic
             // Whoever asked may have given up.
             let _ = done.try_send(());
         }
-    }
-}
-
-fn receive(receiver: &Receiver<Message>) -> Option<Message> {
-    match receiver.try_recv() {
-        Ok(message) => Some(message),
-        Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
     }
 }

@@ -70,7 +70,7 @@ pub fn metrics_page() -> String {
          | Metric | Type | Labels | What it says |\n|---|---|---|---|\n"
     );
     for metric in TABLE {
-        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels: Vec<String> = metric.labels().iter().map(|label| format!("`{label}`")).collect();
         let _ = writeln!(
             page,
             "| `{}` | {} | {} | {} |",

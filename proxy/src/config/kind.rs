@@ -72,7 +72,7 @@ pub(super) const TRUST_DOMAINS: Kind<Vec<TrustDomain>> = Kind {
     expected: "a list of trust domains such as cluster.local",
     shape: Shape::List,
     parse: |raw| list(raw, from_str),
-    show: show_list,
+    show: |items| show_list(items),
 };
 
 pub(super) const LABELS: Kind<BTreeMap<String, String>> = Kind {
@@ -88,7 +88,7 @@ pub(super) const ADDRESSES: Kind<Vec<IpAddr>> = Kind {
     expected: "a list of IP addresses such as 10.244.0.7 or fd00::7",
     shape: Shape::List,
     parse: |raw| list(raw, from_str),
-    show: show_list,
+    show: |items| show_list(items),
 };
 
 pub(super) const RANGES: Kind<Vec<IpNet>> = Kind {
@@ -96,7 +96,7 @@ pub(super) const RANGES: Kind<Vec<IpNet>> = Kind {
     expected: "a list of address ranges such as 10.244.0.0/16",
     shape: Shape::List,
     parse: |raw| list(raw, from_str),
-    show: show_list,
+    show: |items| show_list(items),
 };
 
 pub(super) const PATH: Kind<PathBuf> = Kind {
@@ -329,13 +329,13 @@ fn duration(text: &str) -> Option<Duration> {
 pub(super) fn show_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     let units = [(3600 * 1000, "h"), (60 * 1000, "m"), (1000, "s")];
-    match units.iter().find(|(size, _)| milliseconds > 0 && milliseconds % size == 0) {
+    match units.iter().find(|(size, _)| milliseconds > 0 && milliseconds.is_multiple_of(*size)) {
         Some((size, unit)) => format!("{}{unit}", milliseconds / size),
         None if milliseconds == 0 => "0s".to_owned(),
         None => format!("{milliseconds}ms"),
     }
 }
 
-fn show_list<T: fmt::Display>(items: &Vec<T>) -> Value {
+fn show_list<T: fmt::Display>(items: &[T]) -> Value {
     items.iter().map(ToString::to_string).collect()
 }

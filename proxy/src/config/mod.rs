@@ -62,10 +62,18 @@ impl Config {
         let text = fs::read_to_string(file).map_err(|error| {
             Fault::new(Place::File(file.to_owned()), format!("cannot be read: {error}")).alone()
         })?;
+        Self::load_text(file, &text)
+    }
+
+    /// As [`load`](Self::load), from the file's text as it was read before.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every fault at once.
+    pub fn load_text(file: &Path, text: &str) -> Result<Loaded, ConfigError> {
         let environment: Vec<(String, String)> = std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
             .collect();
-        Self::from_sources(&Sources { file, text: &text, environment: &environment, system: &System::read() })
+        Self::from_sources(&Sources { file, text, environment: &environment, system: &System::read() })
     }
 
     /// Settings from YAML text alone, with no environment; `file` is its name for messages.
