@@ -8,6 +8,7 @@
 pub mod ca;
 pub mod http;
 pub mod ignite;
+pub mod interrupt;
 pub mod mesh;
 pub mod netns;
 pub mod network;

@@ -215,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_folder_that_the_proxy_cannot_reach_is_refused() {
-        let folder = tempfile::tempdir().unwrap(); // open to its owner alone
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
         let error = MeshFiles::create(&folder.path().join("mesh"), None).unwrap_err().to_string();
         assert!(error.contains("is closed to others"), "{error}");
     }

@@ -12,6 +12,7 @@ pub use nix::sys::signal::Signal;
 use nix::sys::signal::{kill, killpg};
 use nix::unistd::Pid;
 
+use crate::interrupt;
 use crate::netns::Namespace;
 
 /// How often a condition that has no event of its own is looked at.
@@ -134,6 +135,7 @@ impl Child {
     pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let end = Instant::now() + deadline;
         loop {
+            interrupt::check()?;
             if let Some(status) = self.try_wait()? {
                 return Ok(status);
             }
@@ -173,6 +175,7 @@ pub fn wait_until<T>(
 ) -> Result<T> {
     let end = Instant::now() + deadline;
     loop {
+        interrupt::check()?;
         let seen = condition();
         if let Ok(Some(value)) = seen {
             return Ok(value);

@@ -10,8 +10,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
+use std::thread;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::SigSet;
 
 use super::jvm::JVM_FLAGS;
 use crate::netns::Namespace;
@@ -229,7 +231,15 @@ fn classpath(libraries: &Path, program: &Path) -> Result<String> {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("start {:?}", command.get_program()))?;
+    // On a thread that blocks no signal: the long ones may be interrupted.
+    let output = thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            SigSet::empty().thread_set_mask()?;
+            command.output()
+        });
+        run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    let output = output.with_context(|| format!("start {:?}", command.get_program()))?;
     if !output.status.success() {
         bail!(
             "{:?} ended with {}:\n{}{}",

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use super::event::{Event, EventKind};
 use super::fetch::Installation;
+use crate::interrupt;
 use crate::network::Pod;
 use crate::process::{Child, Launch, Signal};
 
@@ -52,6 +53,9 @@ pub(super) const JVM_FLAGS: [&str; 32] = [
     "--add-opens=java.sql/java.sql=ALL-UNNAMED",
     "--add-opens=java.desktop/java.awt.font=ALL-UNNAMED",
 ];
+
+/// How often a wait for a JVM looks whether the run was interrupted.
+const WAKE: Duration = Duration::from_millis(100);
 
 /// What a JVM is started with.
 pub(super) struct JvmStart<'a> {
@@ -125,9 +129,10 @@ impl Jvm {
         what: &str,
         mut wanted: impl FnMut(&Event) -> bool,
     ) -> Result<Event> {
-        self.said
-            .wait(deadline, |state| state.events.iter().find(|event| wanted(event)).cloned())
-            .with_context(|| format!("{}: not within {deadline:?}: {}", what, self.broken("wait")))
+        let event =
+            self.said.wait(deadline, |state| state.events.iter().find(|event| wanted(event)).cloned());
+        interrupt::check()?;
+        event.with_context(|| format!("{}: not within {deadline:?}: {}", what, self.broken("wait")))
     }
 
     /// Waits until the program says that it is ready, or why it is not.
@@ -184,10 +189,11 @@ impl Said {
                 return Some(found);
             }
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || state.ended {
+            if left.is_zero() || state.ended || interrupt::check().is_err() {
                 return None;
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state =
+                self.changed.wait_timeout(state, left.min(WAKE)).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
