@@ -50,6 +50,7 @@ fn kills(version: IgniteVersion, shape: Shape, victims: &[&str]) -> Vec<Duration
         }
         world.restart_node(victim).unwrap();
         world.ring().wait_whole(3).unwrap();
+        world.ring().wait_rebalanced().unwrap();
     }
     nothing_lost(&load, u64::MAX).unwrap();
     took

@@ -139,6 +139,11 @@ impl IgniteNode {
         View::parse(&answer).with_context(|| format!("view of {}", self.name))
     }
 
+    /// Whether it holds every partition that the ring as it is now wants it to hold.
+    pub fn is_rebalanced(&self) -> Result<bool> {
+        Ok(self.jvm.ask("rebalanced", VIEW_DEADLINE)?.trim() == "true")
+    }
+
     /// Everything it has reported so far, in order.
     pub fn events(&self) -> Vec<Event> {
         self.jvm.events()

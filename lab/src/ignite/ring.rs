@@ -32,6 +32,9 @@ pub struct Ring {
     formed_in: Duration,
 }
 
+/// The sets of the tests move within seconds; a ring that never gets there must be told from a slow one.
+const REBALANCE_DEADLINE: Duration = Duration::from_secs(60);
+
 impl Ring {
     /// Starts a node in each pod, all with the address list of all, and waits until the ring is whole. Logs go to `folder`.
     pub fn form(
@@ -111,6 +114,16 @@ impl Ring {
             views.push((node.name().to_owned(), node.view()?));
         }
         agreed(&views, servers)
+    }
+
+    /// Waits until every running node holds all its partitions: the next node may leave without taking the only copy of a key.
+    pub fn wait_rebalanced(&mut self) -> Result<()> {
+        wait_until(REBALANCE_DEADLINE, "every partition is where it belongs", || {
+            for node in self.running()? {
+                ensure!(node.is_rebalanced()?, "{} still waits for partitions", node.name());
+            }
+            Ok(Some(()))
+        })
     }
 
     /// Waits for the same: nodes learn of a change one after another.

@@ -13,6 +13,11 @@ import org.apache.ignite.configuration.DataStorageConfiguration;
 import org.apache.ignite.configuration.IgniteConfiguration;
 import org.apache.ignite.events.DiscoveryEvent;
 import org.apache.ignite.events.EventType;
+import org.apache.ignite.internal.GridKernalContext;
+import org.apache.ignite.internal.IgniteEx;
+import org.apache.ignite.internal.processors.cache.CacheGroupContext;
+import org.apache.ignite.internal.processors.cache.distributed.dht.topology.GridDhtLocalPartition;
+import org.apache.ignite.internal.processors.cache.distributed.dht.topology.GridDhtPartitionState;
 import org.apache.ignite.spi.discovery.tcp.TcpDiscoverySpi;
 import org.apache.ignite.spi.discovery.tcp.ipfinder.vm.TcpDiscoveryVmIpFinder;
 
@@ -48,6 +53,7 @@ public final class Node {
         Control.event(System.currentTimeMillis(), "STARTED " + ignite.cluster().localNode().id());
         Control.serve(Map.of(
             "view", a -> view(ignite),
+            "rebalanced", a -> String.valueOf(isRebalanced((IgniteEx)ignite)),
             "stop", a -> {
                 Ignition.stop(ignite.name(), true);
                 return "stopped";
@@ -97,6 +103,21 @@ public final class Node {
             .map(node -> String.valueOf(node.consistentId())).sorted().collect(Collectors.joining(","));
         return "version=" + ignite.cluster().topologyVersion() + " coordinator="
             + (first == null ? "none" : first.consistentId()) + " servers=" + servers;
+    }
+
+    /** Whether this node has every partition that the ring as it is now wants it to have. */
+    private static boolean isRebalanced(IgniteEx ignite) {
+        GridKernalContext ctx = ignite.context();
+        long ready = ctx.cache().context().exchange().readyAffinityVersion().topologyVersion();
+        if (ready < ignite.cluster().topologyVersion())
+            return false;
+        for (CacheGroupContext group : ctx.cache().cacheGroups()) {
+            for (GridDhtLocalPartition part : group.topology().localPartitions()) {
+                if (part.state() == GridDhtPartitionState.MOVING)
+                    return false;
+            }
+        }
+        return true;
     }
 
     private static Throwable rootCause(Throwable e) {
