@@ -1,1 +1,56 @@
-fn main() {}
+//! `ringmail`: what a person asks of the mesh, at a glance or as JSON.
+//!
+//! One file per subcommand. `certs` and `connections` ask a proxy's admin endpoint, `explain` decides from the same files as
+//! the proxies do. The exit code is part of the answer: see [`Answer`].
+
+mod admin;
+mod certs;
+mod command_line;
+mod connections;
+mod explain;
+mod output;
+mod table;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use command_line::{CommandLine, Subcommand};
+
+/// What the exit code says. Errors of the command line itself end with 64, as those of the other binaries do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// 0: it was done; for `explain`, the connection is served.
+    Yes,
+    /// 2: it was done, and the answer is no: `explain` finds that the connection is refused, `certs` no valid certificate.
+    No,
+}
+
+/// 1: it could not be done.
+const FAILED: u8 = 1;
+/// EX_USAGE of sysexits.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let answer = match line.subcommand {
+        Subcommand::Certs(args) => certs::run(&args),
+        Subcommand::Connections(args) => connections::run(&args),
+        Subcommand::Explain(args) => explain::run(&args),
+    };
+    match answer {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(2),
+        Err(error) => {
+            eprintln!("ringmail: {error:#}");
+            FAILED.into()
+        }
+    }
+}
