@@ -20,6 +20,9 @@ use ringmail_lab::wire::{self, Silence};
 
 const KEYS: u64 = 10_000;
 
+/// A cache that keeps each key on one node alone: what a kill takes from it shows that losses are seen.
+const FRAGILE: &str = "fragile";
+
 /// Without a proxy the ring learns of a dead node from its next connection check, which it makes every 500 ms.
 const PLAIN_FAILURE: Duration = Duration::from_millis(2000);
 
@@ -66,6 +69,8 @@ fn loaded(installation: &Installation, network: &Network, pods: &[&Pod], folder:
     assert_eq!(load.servers().unwrap(), 3);
     load.create_cache("keys", 1, Atomicity::Atomic).unwrap();
     load.fill("keys", KEYS, 100).unwrap();
+    load.create_cache(FRAGILE, 0, Atomicity::Transactional).unwrap();
+    load.fill(FRAGILE, KEYS, 100).unwrap();
     load.run("keys", LoadShape::default()).unwrap();
     load
 }
@@ -114,6 +119,8 @@ fn everything_is_there(load: &ThinLoad) {
     for verified in [load.check().unwrap(), load.verify("keys", KEYS).unwrap()] {
         assert!(verified.found > 0 && verified.lost == 0 && verified.corrupt == 0, "{verified:?}");
     }
+    let lost = load.verify(FRAGILE, KEYS).unwrap();
+    assert!(lost.lost > 0 && lost.found + lost.lost == KEYS, "a loss is seen where it happens: {lost:?}");
 }
 
 fn the_wire_shows_ignite(captured: &Captured, version: IgniteVersion) {

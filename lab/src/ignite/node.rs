@@ -195,7 +195,7 @@ impl IgniteNode {
         self.jvm.wait(STOP_DEADLINE)
     }
 
-    /// Waits until the process ends by itself.
+    /// Waits until the process ends by itself. A segmented node ends with code 130: Ignite's own failure handler halts it.
     pub fn wait_exit(&mut self, deadline: Duration) -> Result<ExitStatus> {
         self.jvm.wait(deadline)
     }
