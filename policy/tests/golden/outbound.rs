@@ -230,6 +230,9 @@ fn a_rule_reaches_only_clients_it_is_exported_to() {
         assert_eq!(route_for(&set, "10.0.0.1:1", &client).0 != MESH, reaches, "{export}");
         let own = export != "[clients]" && export != "[other]";
         assert_eq!(route(&set, "10.0.0.1:1").0 != MESH, own, "{export} for a client of the rule's namespace");
+        let anyone = Outbound::compile(&super::set(&set), &settings());
+        let outside = matches!(anyone.route("10.0.0.1:1".parse().unwrap()), Route::Outside { .. });
+        assert_eq!(outside, export == "['*']", "{export} for a client that is not known");
     }
 }
 
