@@ -6,7 +6,9 @@
 //!
 //! `RINGMAIL_NIGHTLY=1` runs each scenario on both Ignite versions and adds the long ones.
 
+pub mod intruder;
 pub mod said;
+pub mod streams;
 pub mod world;
 
 pub use world::{Shape, World, nightly, versions};

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use ringmail_lab::{
     ca::Ca,
-    ignite::{Atomicity, Formation, IgniteVersion, Installation, LoadShape, NodeSettings, Progress, Ring, THIN_PORT, ThinLoad},
+    ignite::{Atomicity, Formation, IgniteNode, IgniteVersion, Installation, LoadShape, NodeSettings, Progress, Ring, THIN_PORT, ThinLoad, View},
     mesh::MeshFiles,
     network::{Network, Pod},
     sidecar::{Sidecar, SidecarSettings},
@@ -213,6 +213,18 @@ impl World {
     pub fn restart_proxy(&mut self, name: &str) -> Result<()> {
         let pod = self.network.pod(name)?;
         self.sidecars.get_mut(name).context("no such sidecar")?.start_proxy(pod)
+    }
+
+    /// A node in the stranger's pod that has every node of the ring in its address list, and what it sees
+    /// when it is part of whatever ring would have it. It ends before this returns.
+    pub fn start_stranger_node(&self) -> Result<View> {
+        let stranger = self.network.pod(STRANGER)?;
+        let mut known: Vec<&Pod> = RING.iter().map(|name| self.network.pod(name)).collect::<Result<_>>()?;
+        known.push(stranger);
+        let settings = NodeSettings::new(known);
+        let node = IgniteNode::start(&self.installation, stranger, &settings, &self.folder)?;
+        node.wait_started()?;
+        node.view()
     }
 
     /// A thin client in the client's pod, connected to every node, with the cache filled and the load running.
