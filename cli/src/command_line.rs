@@ -26,6 +26,8 @@ pub(crate) enum Subcommand {
     Certs(AdminArgs),
     /// Show the live connections of a proxy
     Connections(AdminArgs),
+    /// Show a real Ignite ring, first plain, then inside the mesh (needs root)
+    Demo(DemoArgs),
     /// Say what happens to a connection, and which resource decides it
     Explain(ExplainArgs),
 }
@@ -57,4 +59,17 @@ pub(crate) struct ExplainArgs {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// The release of Ignite to run
+    #[arg(long, value_name = "2.16.0 OR 2.17.0", default_value = "2.17.0")]
+    pub(crate) ignite: ringmail_lab::ignite::IgniteVersion,
+    /// Keep the logs, settings and captures here instead of in a folder that is removed at the end
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) keep: Option<PathBuf>,
+    /// Perform in this folder: what the outer process tells the inner one
+    #[arg(long, hide = true)]
+    pub(crate) inside: Option<PathBuf>,
 }

@@ -1,12 +1,13 @@
 //! `ringmail`: what a person asks of the mesh, at a glance or as JSON.
 //!
 //! One file per subcommand. `certs` and `connections` ask a proxy's admin endpoint, `explain` decides from the same files as
-//! the proxies do. The exit code is part of the answer: see [`Answer`].
+//! the proxies do, `demo` shows a real ring. The exit code is part of the answer: see [`Answer`].
 
 mod admin;
 mod certs;
 mod command_line;
 mod connections;
+mod demo;
 mod explain;
 mod output;
 mod table;
@@ -21,13 +22,13 @@ use command_line::{CommandLine, Subcommand};
 /// What the exit code says. Errors of the command line itself end with 64, as those of the other binaries do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
-    /// 0: it was done; for `explain`, the connection is served.
+    /// 0: it was done; for `explain`, the connection is served; for `demo`, all of it held.
     Yes,
     /// 2: it was done, and the answer is no: `explain` finds that the connection is refused, `certs` no valid certificate.
     No,
 }
 
-/// 1: it could not be done.
+/// 1: it could not be done, or the demo found something that does not hold.
 const FAILED: u8 = 1;
 /// EX_USAGE of sysexits.
 const USAGE: u8 = 64;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     let answer = match line.subcommand {
         Subcommand::Certs(args) => certs::run(&args),
         Subcommand::Connections(args) => connections::run(&args),
+        Subcommand::Demo(args) => demo::run(&args),
         Subcommand::Explain(args) => explain::run(&args),
     };
     match answer {
