@@ -13,10 +13,10 @@ use tonic::Code;
 pub const TARGET: &str = "audit";
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $label:literal => $code:ident,)*) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $label:literal => $code:ident,)*) => {
         /// Why a request for a certificate was refused.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Reason { $($(#[$doc])* $variant,)* }
+        pub enum Reason { $($(#[doc = $doc])+ $variant,)* }
 
         impl Reason {
             /// Every reason, in the order of the documentation.
@@ -25,6 +25,11 @@ macro_rules! reasons {
             /// The word used in audit lines and as the metric's label.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $label,)* }
+            }
+
+            /// What it means, for the reference page.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+),)* }
             }
 
             /// The gRPC code of the answer.

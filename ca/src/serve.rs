@@ -43,14 +43,19 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 const GRACE: Duration = Duration::from_secs(2);
 
 macro_rules! ends {
-    ($($(#[$doc:meta])* $variant:ident = $label:literal,)*) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $label:literal,)*) => {
         /// How a connection ended.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum ConnectionEnd { $($(#[$doc])* $variant,)* }
+        pub enum ConnectionEnd { $($(#[doc = $doc])+ $variant,)* }
 
         impl ConnectionEnd {
             /// Every end, in the order of the documentation.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// What it means, for the reference page.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+),)* }
+            }
 
             /// The label of the metric.
             pub fn as_str(self) -> &'static str {

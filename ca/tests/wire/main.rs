@@ -10,6 +10,7 @@ mod crash;
 mod hostile;
 mod issuing;
 mod lifecycle;
+mod reference_page;
 mod refusals;
 mod rotation;
 mod support;
