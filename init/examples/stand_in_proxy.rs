@@ -3,10 +3,11 @@
 //! Usage: `stand_in_proxy <uid> <port>`. Prints `ready` once it listens on every address of both families. Each
 //! connection is echoed, except for three bytes: `r` makes the stand-in reset the connection, `h` makes it stop
 //! reading (so that a kill finds unread data), `d` is answered with the original destination and a line end.
-//! It serves until it is killed.
+//! It serves until it is killed or its standard input ends, as it does when the test is killed.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
+use std::process;
 use std::thread;
 use std::time::Duration;
 
@@ -24,6 +25,11 @@ fn main() -> io::Result<()> {
     setuid(Uid::from_raw(user))?;
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?;
     println!("ready");
+    thread::spawn(|| {
+        // However it ends, the test is gone.
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        process::exit(0);
+    });
     for stream in listener.incoming() {
         let stream = stream?;
         thread::spawn(move || serve(stream));

@@ -8,7 +8,8 @@ use ringmail_init::rules::Family;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::lab::{
-    APPLICATION, FAMILIES, Lab, PROXY, as_user, each_case, inside, listen, peer_address, pod_address,
+    APPLICATION, FAMILIES, Lab, PROXY, accepted, as_user, each_case, inside, listen, peer_address,
+    pod_address,
 };
 
 /// Asks the stand-in what the original destination was.
@@ -56,7 +57,7 @@ fn the_proxy_and_exempt_users_reach_the_peer_itself() {
         let listener = listen(&lab.peer, 47500);
         for user in [(PROXY, APPLICATION), (APPLICATION, PROXY), (2102, APPLICATION)] {
             let stream = lab.connect_out(user, family, 47500).unwrap();
-            let (_, source) = listener.accept().unwrap();
+            let (_, source) = accepted(&listener);
             assert_eq!(source.port(), stream.local_addr().unwrap().port(), "{user:?}");
         }
     }
@@ -72,7 +73,7 @@ fn a_pod_that_dials_itself_stays_local() {
         let own = SocketAddr::new(pod_address(family), 47500);
         let connect = || TcpStream::connect_timeout(&own, Duration::from_secs(2)).unwrap();
         let stream = inside(&lab.pod, || as_user(APPLICATION, APPLICATION, connect));
-        let (_, source) = listener.accept().unwrap();
+        let (_, source) = accepted(&listener);
         assert_eq!(source.port(), stream.local_addr().unwrap().port());
     }
 }
@@ -138,10 +139,11 @@ fn tproxy_hands_over_inbound_connections_with_source_and_destination_as_they_wer
 
         let listener = transparent_listener(&lab, family);
         let stream = lab.connect_in(family, 47500).unwrap();
-        let (accepted, source) = listener.accept().unwrap();
-        assert_eq!(accepted.local_addr().unwrap().as_socket().unwrap().to_string(), pod(family, 47500));
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let (taken, source) = listener.accept().unwrap();
+        assert_eq!(taken.local_addr().unwrap().as_socket().unwrap().to_string(), pod(family, 47500));
         assert_eq!(source.as_socket().unwrap(), stream.local_addr().unwrap());
-        (&accepted).write_all(b"hello\n").unwrap();
+        (&taken).write_all(b"hello\n").unwrap();
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();
         assert_eq!(line, "hello\n");
@@ -164,8 +166,8 @@ fn tproxy_leaves_the_answers_to_the_pods_own_connections_alone() {
         });
         let peer = listen(&lab.peer, 15006);
         let stream = lab.connect_out((PROXY, PROXY), family, 15006).unwrap();
-        let (mut accepted, _) = peer.accept().unwrap();
-        accepted.write_all(b"hello\n").unwrap();
+        let (mut stream_in, _) = accepted(&peer);
+        stream_in.write_all(b"hello\n").unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();

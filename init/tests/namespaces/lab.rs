@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use nix::sched::{CloneFlags, setns};
@@ -117,7 +117,7 @@ impl Lab {
         let program = bin.with_file_name("examples").join("stand_in_proxy");
         assert!(program.exists(), "{} is built by `cargo test -p ringmail-init`", program.display());
         let mut command = Command::new(program);
-        command.args([PROXY.to_string(), port.to_string()]).stdout(Stdio::piped());
+        command.args([PROXY.to_string(), port.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = inside(&self.pod, || command.spawn()).unwrap();
         let mut line = String::new();
         io::BufRead::read_line(&mut io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
@@ -201,6 +201,22 @@ pub(crate) fn as_user<T>(uid: u32, gid: u32, what: impl FnOnce() -> T) -> T {
     setfsuid(before.0);
     setfsgid(before.1);
     result
+}
+
+/// The next connection of a listener and where it came from; none arriving is a failed test, not a long one.
+pub(crate) fn accepted(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    listener.set_nonblocking(true).unwrap();
+    let deadline = Instant::now() + SOON;
+    loop {
+        match listener.accept() {
+            Ok((stream, source)) => {
+                stream.set_nonblocking(false).unwrap();
+                return (stream, source);
+            }
+            Err(error) => assert!(Instant::now() < deadline, "nothing arrived at the listener: {error}"),
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// A listener in a namespace, on all its addresses.
