@@ -5,8 +5,8 @@
 //! authorize (the policy crate) → `copy` → `record`. `outbound` and `inbound` are mirror images that
 //! hold only that story. Around them: `worker` (threads and their connections), `drain`, `limits`,
 //! `discovery` and `credentials` (what the story is decided by), `admin`, `metrics` and `access_log`
-//! (what others can see), `config` (every setting, in one table) and `parent` (the small process that
-//! keeps the sockets while a crashed data plane is started again).
+//! (what others can see), `config` (every setting, in one table), `data_plane` (how all of it is put together) and `parent` (the small
+//! process that keeps the sockets while a crashed data plane is started again).
 
 pub mod access_log;
 pub mod admin;
@@ -15,6 +15,7 @@ pub mod config;
 pub mod connect;
 pub mod copy;
 pub mod credentials;
+pub mod data_plane;
 pub mod discovery;
 pub mod drain;
 pub mod ending;

@@ -8,6 +8,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use ringmail_policy::MAX_TEXT_BYTES;
@@ -16,6 +17,10 @@ use crate::watched_file::{FileError, read_bounded};
 
 /// Files in the directory: one per resource of a large cluster, and few enough to list five times a second.
 pub(crate) const MAX_FILES: usize = 4096;
+
+/// How long nothing must have changed for a single look to be enough: a data plane that starts again
+/// after a crash must not keep connections waiting for a second one.
+const SETTLED: Duration = Duration::from_secs(2);
 
 const EXTENSIONS: [&str; 2] = ["yaml", "yml"];
 
@@ -71,6 +76,14 @@ struct Entry {
     changed: (i64, i64),
 }
 
+/// What one look found.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pub(crate) sight: Sight,
+    /// Whether nothing has changed for a while, so that no second look is needed to know it complete.
+    pub(crate) settled: bool,
+}
+
 /// One file's name and text.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Text {
@@ -79,9 +92,11 @@ pub(crate) struct Text {
 }
 
 /// Looks once.
-pub(crate) fn look(directory: &Path) -> Result<Sight, DirectoryError> {
+pub(crate) fn look(directory: &Path) -> Result<Look, DirectoryError> {
     let failed = |path: &Path, source| DirectoryError::Look { path: path.to_owned(), source };
     let mut entries = Vec::new();
+    let own = fs::metadata(directory).map_err(|source| failed(directory, source))?;
+    let mut newest = (own.ctime(), own.ctime_nsec());
     for entry in fs::read_dir(directory).map_err(|source| failed(directory, source))? {
         let path = entry.map_err(|source| failed(directory, source))?.path();
         if !is_meant(&path) {
@@ -94,6 +109,7 @@ pub(crate) fn look(directory: &Path) -> Result<Sight, DirectoryError> {
         if entries.len() == MAX_FILES {
             return Err(DirectoryError::TooManyFiles { path: directory.to_owned() });
         }
+        newest = newest.max((metadata.ctime(), metadata.ctime_nsec()));
         entries.push(Entry {
             path,
             device: metadata.dev(),
@@ -104,7 +120,15 @@ pub(crate) fn look(directory: &Path) -> Result<Sight, DirectoryError> {
         });
     }
     entries.sort();
-    Ok(Sight(entries))
+    Ok(Look { sight: Sight(entries), settled: is_old(newest, SystemTime::now()) })
+}
+
+/// Whether a time of the file system is safely past. Where its clock and ours differ, it may not look so.
+fn is_old((seconds, nanos): (i64, i64), now: SystemTime) -> bool {
+    let since_epoch = u64::try_from(seconds).ok().zip(u32::try_from(nanos).ok());
+    let Some((seconds, nanos)) = since_epoch else { return false };
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos));
+    time.and_then(|time| now.duration_since(time).ok()).is_some_and(|age| age >= SETTLED)
 }
 
 /// Reads what a look saw, in the order of the names.
@@ -135,7 +159,7 @@ mod tests {
     use super::*;
 
     fn names(directory: &Path) -> Vec<String> {
-        let texts = read(directory, &look(directory).unwrap()).unwrap();
+        let texts = read(directory, &look(directory).unwrap().sight).unwrap();
         texts.into_iter().map(|text| text.name.rsplit('/').next().unwrap().to_owned()).collect()
     }
 
@@ -154,19 +178,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.yaml");
         fs::write(&path, "x: 1").unwrap();
-        let first = look(dir.path()).unwrap();
-        assert_eq!(first, look(dir.path()).unwrap());
+        let first = look(dir.path()).unwrap().sight;
+        assert_eq!(first, look(dir.path()).unwrap().sight);
         // Times of files are as coarse as the kernel's tick.
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
         fs::write(&path, "x: 2").unwrap();
-        let second = look(dir.path()).unwrap();
+        let second = look(dir.path()).unwrap().sight;
         assert_ne!(first, second);
         let other = dir.path().join("new");
         fs::write(&other, "x: 3").unwrap();
         let time = fs::metadata(&path).unwrap().modified().unwrap();
         fs::File::options().append(true).open(&other).unwrap().set_modified(time).unwrap();
         fs::rename(&other, &path).unwrap();
-        assert_ne!(second, look(dir.path()).unwrap());
+        assert_ne!(second, look(dir.path()).unwrap().sight);
     }
 
     #[test]
@@ -179,10 +203,19 @@ mod tests {
     }
 
     #[test]
+    fn what_changed_long_ago_is_settled_and_what_changed_now_or_later_is_not() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        assert!(is_old((999_998, 0), now));
+        assert!(!is_old((999_998, 1), now));
+        assert!(!is_old((1_000_001, 0), now));
+        assert!(!is_old((-1, 0), now));
+    }
+
+    #[test]
     fn bytes_that_are_no_text_are_refused_with_their_place() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.yaml"), b"x: \xff").unwrap();
-        let sight = look(dir.path()).unwrap();
+        let sight = look(dir.path()).unwrap().sight;
         let error = read(dir.path(), &sight).unwrap_err().to_string();
         assert!(error.ends_with("a.yaml: byte 3 is not utf-8, expected yaml"), "{error}");
     }
@@ -193,7 +226,7 @@ mod tests {
         let half = vec![b'#'; MAX_TEXT_BYTES / 2 + 1];
         fs::write(dir.path().join("a.yaml"), &half).unwrap();
         fs::write(dir.path().join("b.yaml"), &half).unwrap();
-        let sight = look(dir.path()).unwrap();
+        let sight = look(dir.path()).unwrap().sight;
         assert!(matches!(read(dir.path(), &sight), Err(DirectoryError::TooMuchText { .. })));
         for number in 0..MAX_FILES {
             fs::write(dir.path().join(format!("{number}.yml")), "").unwrap();

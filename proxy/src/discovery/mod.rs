@@ -5,7 +5,7 @@
 //! - `config_watch`: the configuration file, watched beside it.
 //!
 //! A missing policy means "allow", so nothing is ever applied by halves: a state of the directory counts
-//! once two looks in a row saw it, all of its files are read together, and a fault in one refuses them
+//! once two looks in a row saw it (or it is older than any unfinished work), all of its files are read together, and a fault in one refuses them
 //! all. Then the last good snapshot stays. A directory that is not there is not an empty one: before the
 //! first snapshot the proxy is not ready, and after it the last one stays.
 
@@ -98,9 +98,11 @@ impl Discovery {
 
     /// Looks once, and judges what two looks in a row saw.
     fn look(&mut self) {
-        let sight = directory::look(&self.directory);
-        let now = sight.map_err(|error| error.to_string());
-        let stable = self.seen.as_ref() == Some(&now);
+        let (now, settled) = match directory::look(&self.directory) {
+            Ok(look) => (Ok(look.sight), look.settled),
+            Err(error) => (Err(error.to_string()), false),
+        };
+        let stable = settled || self.seen.as_ref() == Some(&now);
         self.seen = Some(now.clone());
         if !stable || self.judged.as_ref() == Some(&now) {
             return;
@@ -119,7 +121,7 @@ impl Discovery {
     }
 
     fn still(&self, sight: &Sight) -> bool {
-        directory::look(&self.directory).is_ok_and(|now| now == *sight)
+        directory::look(&self.directory).is_ok_and(|now| now.sight == *sight)
     }
 
     fn compile(&mut self, texts: &[Text], sight: &Sight) {

@@ -1,0 +1,364 @@
+//! The process that serves connections: which parts it has, and in which order they begin and end.
+//!
+//! The main thread is the control thread: credentials, discovery, the watch of the configuration, admin
+//! and signals share its runtime, so that nothing of them delays a byte. The workers have threads of
+//! their own.
+
+use std::{
+    fs, io,
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::{
+    sys::{prctl, signal::Signal},
+    unistd::{Pid, getppid},
+};
+use ringmail_identity::IdError;
+use tokio::{
+    runtime::Builder,
+    signal::unix::{Signal as SignalStream, SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
+use tracing::{info, warn};
+
+use crate::{
+    access_log::AccessLog,
+    admin::{self, AdminListeners},
+    config::{Config, ConfigError, Loaded, SETTINGS, Sources, System},
+    credentials::{self, KeepBytes, Keeper, KeptBytes},
+    discovery::{self, Discovery, config_watch::ConfigWatch},
+    drain::{Drained, drain},
+    listen::Sockets,
+    parent::{
+        HandoverError, ending_signals,
+        handover::{take_over, write_frame},
+    },
+    reason::Reason,
+    snapshot::Snapshots,
+    telemetry::{self, Telemetry, TelemetryError},
+    tls::CredentialsRx,
+    worker::{Wiring, Workers},
+};
+
+/// How long connections are left in the backlog for credentials and policies to be there. After a crash
+/// both are there within milliseconds, and a connection taken before them would be refused; a proxy that
+/// has to wait for its CA must meanwhile pass on what leaves the mesh.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// How long the end of connections may take that were cut by a second signal, so that each has its record.
+const LAST_RECORDS: Duration = Duration::from_millis(200);
+/// How long stdout may take for the last lines of the access log.
+const FLUSH_WAIT: Duration = Duration::from_secs(1);
+/// A parent that does not take the credentials is gone or stuck; renewal does not wait for it.
+const KEEP_WAIT: Duration = Duration::from_secs(1);
+
+/// Why the data plane did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DataPlaneError {
+    /// The admin endpoints cannot be served.
+    #[error(transparent)]
+    Admin(#[from] admin::ServeError),
+    /// The settings are at fault.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The configuration file cannot be read.
+    #[error("{path}: {cause}", path = path.display())]
+    ConfigFile {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A part that runs for ever ended.
+    #[error("{0} ended")]
+    Ended(&'static str),
+    /// The parent's handover failed.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
+    /// The settings name no identity.
+    #[error(transparent)]
+    Identity(#[from] IdError),
+    /// The parent died before the data plane could tell.
+    #[error("the parent process {expected} is gone: process {got} is in its place")]
+    Orphan {
+        /// Who said it was the parent.
+        expected: i32,
+        /// Who is.
+        got: Pid,
+    },
+    /// The system refused something.
+    #[error("{what}: {cause}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// What it said.
+        cause: io::Error,
+    },
+    /// The log cannot be set up.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+}
+
+/// Everything a data plane begins with.
+pub struct DataPlane {
+    file: PathBuf,
+    config: Arc<Config>,
+    warnings: Vec<String>,
+    sockets: Sockets,
+    restarts: u64,
+    kept: Option<KeptBytes>,
+    keep: Option<KeepBytes>,
+}
+
+/// Reads the settings and the text they came from.
+///
+/// # Errors
+/// [`DataPlaneError::ConfigFile`] and [`DataPlaneError::Config`], with every fault at once.
+pub fn settings(file: &Path) -> Result<(Loaded, String), DataPlaneError> {
+    let text = fs::read_to_string(file)
+        .map_err(|cause| DataPlaneError::ConfigFile { path: file.to_owned(), cause })?;
+    Ok((settings_of(file, &text)?, text))
+}
+
+fn settings_of(file: &Path, text: &str) -> Result<Loaded, ConfigError> {
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .collect();
+    Config::from_sources(&Sources { file, text, environment: &environment, system: &System::read() })
+}
+
+impl DataPlaneError {
+    /// What the process exits with: the settings' faults have a code of their own.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::ConfigFile { .. } | Self::Identity(_) => ConfigError::EXIT_CODE,
+            Self::Admin(_)
+            | Self::Ended(_)
+            | Self::Handover(_)
+            | Self::Orphan { .. }
+            | Self::System { .. }
+            | Self::Telemetry(_) => 1,
+        }
+    }
+}
+
+impl DataPlane {
+    /// A data plane without a parent.
+    pub fn alone(file: PathBuf, loaded: Loaded, sockets: Sockets) -> Self {
+        let Loaded { config, warnings } = loaded;
+        Self { file, config: Arc::new(config), warnings, sockets, restarts: 0, kept: None, keep: None }
+    }
+
+    /// A data plane that takes over from its parent, which speaks through standard input. It dies with
+    /// its parent: two data planes that outlive it would share nothing but the listening sockets.
+    ///
+    /// # Errors
+    /// [`DataPlaneError`] where the parent is gone or hands over something else than expected.
+    pub fn of_parent(file: PathBuf) -> Result<Self, DataPlaneError> {
+        prctl::set_pdeathsig(Signal::SIGKILL).map_err(system("death signal of the parent"))?;
+        let stdin =
+            io::stdin().as_fd().try_clone_to_owned().map_err(system("socket pair with the parent"))?;
+        let stream = UnixStream::from(stdin);
+        let handover = take_over(&stream)?;
+        // A parent that died before the signal was set left another process in its place.
+        if getppid().as_raw() != handover.greeting.parent {
+            return Err(DataPlaneError::Orphan { expected: handover.greeting.parent, got: getppid() });
+        }
+        stream.set_write_timeout(Some(KEEP_WAIT)).map_err(system("socket pair with the parent"))?;
+        // The text that the sockets were bound by, whatever the file says by now.
+        let Loaded { config, warnings } = settings_of(&file, &handover.greeting.config)?;
+        let keep: KeepBytes = Box::new(move |bytes| {
+            if let Err(error) = write_frame(&stream, bytes) {
+                warn!(%error, "credentials not kept: a crash would need the ca");
+            }
+        });
+        Ok(Self {
+            file,
+            config: Arc::new(config),
+            warnings,
+            sockets: handover.sockets,
+            restarts: handover.greeting.restarts,
+            kept: handover.kept,
+            keep: Some(keep),
+        })
+    }
+
+    /// Serves until a signal ends it and its connections are drained.
+    ///
+    /// # Errors
+    /// [`DataPlaneError`] where it cannot start, or a part of it ended.
+    pub fn run(self) -> Result<(), DataPlaneError> {
+        // Every thread inherits this: the control thread alone hears them, once it listens.
+        ending_signals().thread_block().map_err(system("signals"))?;
+        let telemetry = telemetry::init(&self.config.log_level, self.config.log_format)?;
+        let runtime =
+            Builder::new_current_thread().enable_all().build().map_err(system("control runtime"))?;
+        self.tell()?;
+        runtime.block_on(self.control(telemetry))
+    }
+
+    fn tell(&self) -> Result<(), DataPlaneError> {
+        let Sockets { outbound, inbound, admin, stats, health, linkerd } = &self.sockets;
+        let listeners: Vec<String> = [outbound, inbound, admin, stats, health, linkerd]
+            .into_iter()
+            .flatten()
+            .filter_map(|listener| listener.local_addr().ok())
+            .map(|address| address.to_string())
+            .collect();
+        let settings: serde_json::Map<_, _> =
+            SETTINGS.iter().map(|setting| (setting.name.to_owned(), setting.show(&self.config))).collect();
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            identity = %credentials::own_id(&self.config)?,
+            restarts = self.restarts,
+            listeners = listeners.join(" "),
+            "data plane starts"
+        );
+        info!(settings = %serde_json::Value::Object(settings), "effective settings");
+        for warning in &self.warnings {
+            warn!("{warning}");
+        }
+        Ok(())
+    }
+
+    async fn control(self, telemetry: Telemetry) -> Result<(), DataPlaneError> {
+        let mut ending = Ending::listen()?;
+        let access_log = AccessLog::new(self.config.access_log).map_err(system("access log"))?;
+        let (credentials_tx, credentials) = watch::channel(None);
+        let (snapshots_tx, snapshots) = watch::channel(None);
+        let identity_status = Arc::<credentials::Status>::default();
+        let discovery_status = Arc::<discovery::Status>::default();
+
+        let mut parts: JoinSet<Result<(), DataPlaneError>> = JoinSet::new();
+        let keeper = Keeper::default().starting_with(self.kept).keeping(self.keep);
+        let (config, status) = (Arc::clone(&self.config), Arc::clone(&identity_status));
+        parts.spawn(async move {
+            keeper.run(&config, credentials_tx, status).await?;
+            Err(DataPlaneError::Ended("renewal of credentials"))
+        });
+        let discovery = Discovery::new(&self.config, snapshots_tx, Arc::clone(&discovery_status));
+        parts.spawn(ends("discovery", discovery.run()));
+        let hot = hot_settings(telemetry, access_log.clone());
+        let watch = ConfigWatch::new(self.file, Arc::clone(&self.config), hot);
+        parts.spawn(ends("watch of the configuration", watch.run()));
+
+        first_complete(&credentials, &snapshots).await;
+        let workers = Workers::start(Wiring {
+            config: Arc::clone(&self.config),
+            access_log: access_log.clone(),
+            snapshots: snapshots.clone(),
+            credentials: credentials.clone(),
+            outbound: self.sockets.outbound,
+            inbound: self.sockets.inbound,
+        });
+        let workers = Arc::new(workers.map_err(system("workers"))?);
+        let state = Arc::new(admin::State {
+            config: Arc::clone(&self.config),
+            ledgers: workers.ledgers().to_vec(),
+            snapshots,
+            credentials,
+            identity_status,
+            discovery_status,
+            limits: Arc::clone(workers.limits().counters()),
+            access_log: access_log.clone(),
+            restarts: self.restarts,
+        });
+        let listeners = AdminListeners {
+            admin: self.sockets.admin,
+            stats: self.sockets.stats,
+            health: self.sockets.health,
+            linkerd: self.sockets.linkerd,
+        };
+        parts.spawn(async move {
+            admin::serve(state, listeners).await?;
+            Err(DataPlaneError::Ended("admin"))
+        });
+
+        tokio::select! {
+            ended = parts.join_next() => return Err(why(ended)),
+            () = ending.heard() => {}
+        }
+        end(&workers, &self.config, &mut ending).await;
+        let _ = access_log.flush(FLUSH_WAIT);
+        Ok(())
+    }
+}
+
+async fn end(workers: &Arc<Workers>, config: &Config, ending: &mut Ending) {
+    let (open, deadline) = (workers.open_connections(), config.drain_timeout);
+    info!(open, ?deadline, "draining: connections are served until none is left");
+    let drained = drain(workers, deadline, ending.heard()).await;
+    match drained {
+        Drained::Quiet => info!("drained: no connection is left"),
+        Drained::Deadline { left } => warn!(left, "drain deadline: the connections left were ended"),
+        Drained::Now => {
+            let left = workers.open_connections();
+            workers.end_all(Reason::Drained);
+            tokio::time::sleep(LAST_RECORDS).await;
+            warn!(left, "told twice to end: the connections left were ended");
+        }
+    }
+}
+
+async fn ends(part: &'static str, run: impl Future<Output = ()>) -> Result<(), DataPlaneError> {
+    run.await;
+    Err(DataPlaneError::Ended(part))
+}
+
+fn why(ended: Option<Result<Result<(), DataPlaneError>, tokio::task::JoinError>>) -> DataPlaneError {
+    match ended {
+        Some(Ok(Err(error))) => error,
+        // A panic, which has told its own story.
+        Some(Ok(Ok(())) | Err(_)) | None => DataPlaneError::Ended("a part of the control thread"),
+    }
+}
+
+async fn first_complete(credentials: &CredentialsRx, snapshots: &Snapshots) {
+    let (mut credentials, mut snapshots) = (credentials.clone(), snapshots.clone());
+    let complete = async {
+        // A sender that is gone ends the data plane elsewhere.
+        let _ = credentials.wait_for(Option::is_some).await;
+        let _ = snapshots.wait_for(Option::is_some).await;
+    };
+    let _ = timeout(FIRST_WAIT, complete).await;
+}
+
+fn hot_settings(telemetry: Telemetry, access_log: AccessLog) -> Box<dyn Fn(&Config) + Send> {
+    Box::new(move |config| {
+        if let Err(error) = telemetry.set_level(&config.log_level) {
+            warn!(%error, "log level not applied");
+        }
+        access_log.set_format(config.access_log);
+    })
+}
+
+/// The signals that end the proxy.
+struct Ending {
+    terminate: SignalStream,
+    interrupt: SignalStream,
+}
+
+impl Ending {
+    fn listen() -> Result<Self, DataPlaneError> {
+        let listen = |kind| signal(kind).map_err(system("signals"));
+        let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        // One that came before this is still pending, and is heard now.
+        ending_signals().thread_unblock().map_err(system("signals"))?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn heard(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> DataPlaneError {
+    move |error| DataPlaneError::System { what, cause: error.into() }
+}

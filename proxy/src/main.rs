@@ -1,0 +1,46 @@
+//! `ringmail-proxy`: the sidecar. Binds its ports before anything else, then serves them in a data plane
+//! that a small parent process starts again when it crashes.
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser;
+use ringmail_proxy::{
+    config::Cli,
+    data_plane::{self, DataPlane, DataPlaneError},
+    listen::Sockets,
+    parent::Parent,
+    telemetry,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("ringmail-proxy: {error:#}");
+            ExitCode::from(error.downcast_ref().map_or(1, DataPlaneError::exit_code))
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<u8> {
+    if let Some(page) = cli.print_docs {
+        print!("{}", page.text());
+        return Ok(0);
+    }
+    let file = cli.config.unwrap_or_default();
+    if cli.data_plane {
+        DataPlane::of_parent(file)?.run()?;
+        return Ok(0);
+    }
+    let (loaded, text) = data_plane::settings(&file)?;
+    let sockets = Sockets::bind(&loaded.config)?;
+    if cli.no_parent {
+        DataPlane::alone(file, loaded, sockets).run()?;
+        return Ok(0);
+    }
+    telemetry::init(&loaded.config.log_level, loaded.config.log_format)?;
+    let arguments = vec![OsString::from("--config"), file.into_os_string()];
+    let code = Parent::new(sockets, text, arguments)?.run()?;
+    Ok(u8::try_from(code).unwrap_or(1))
+}
