@@ -15,6 +15,8 @@ mod ready;
 mod state;
 
 #[cfg(test)]
+pub(crate) mod test_state;
+#[cfg(test)]
 mod tests;
 
 use std::{collections::VecDeque, convert::Infallible, io, net, sync::Arc, time::Duration};

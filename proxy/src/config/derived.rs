@@ -4,7 +4,10 @@ use std::{net::IpAddr, num::NonZero, thread};
 
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage, unistd::gethostname};
 
-use super::source::{Raw, Values};
+use super::{
+    kind,
+    source::{Raw, Values},
+};
 
 /// The facts of the machine that some defaults are derived from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,14 +67,14 @@ pub(super) fn cpus(values: &Values<'_>) -> Option<Raw> {
     Some(Raw::Scalar(values.system.cpus.to_string()))
 }
 
+/// `None` where `pod_name` itself is at fault, which is told already.
 pub(super) fn pod_name(values: &Values<'_>) -> Option<Raw> {
-    values.effective("pod_name")
+    (kind::TEXT.parse)(&values.effective("pod_name")?).ok().map(Raw::Scalar)
 }
 
 /// `None` where `ca_address` itself is at fault, which is told already.
 pub(super) fn host_of_ca_address(values: &Values<'_>) -> Option<Raw> {
-    let Raw::Scalar(address) = values.effective("ca_address")? else { return None };
-    let uri: http::Uri = address.parse().ok()?;
+    let uri = (kind::CA_ADDRESS.parse)(&values.effective("ca_address")?).ok()?;
     // An IPv6 host stands in brackets in a URI but not in a certificate.
     let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
     Some(Raw::Scalar(host.to_owned()))

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{metrics::TABLE, reason::Reason};
 
-const GENERATED: &str = "<!-- Made from the code; `RINGMAIL_WRITE_DOCS=1 cargo test -p ringmail-proxy pages` writes it anew. -->\n";
+pub(super) const GENERATED: &str = "<!-- Made from the code; `RINGMAIL_WRITE_DOCS=1 cargo test -p ringmail-proxy pages` writes it anew. -->\n";
 
 impl Default {
     fn describe(&self) -> String {
@@ -60,27 +60,41 @@ pub fn settings_page() -> String {
     page
 }
 
+/// Longer lists of labels stand below the table, once.
+const LABELS_IN_A_ROW: usize = 3;
+
 /// `docs/metrics.md`: every metric.
 pub fn metrics_page() -> String {
     let mut page = format!(
         "# Metrics of ringmail-proxy\n\n{GENERATED}\n\
          Every metric is on each of `:15020/stats/prometheus`, `:15000/stats/prometheus` (loopback) and\n\
-         `:4191/metrics`. Labels are in the order in which they are written. A label in brackets is only there\n\
-         where it has a meaning.\n\n\
+         `:4191/metrics`. A family without samples is left out. Bytes are those of the application, without TLS.\n\n\
          | Metric | Type | Labels | What it says |\n|---|---|---|---|\n"
     );
+    let mut sets: Vec<Vec<&str>> = Vec::new();
     for metric in TABLE {
-        let labels: Vec<String> = metric.labels().iter().map(|label| format!("`{label}`")).collect();
-        let _ = writeln!(
-            page,
-            "| `{}` | {} | {} | {} |",
-            metric.name,
-            metric.kind.as_str(),
-            labels.join(" "),
-            metric.doc
-        );
+        let labels = metric.labels();
+        let labels = if labels.len() <= LABELS_IN_A_ROW {
+            quoted(&labels)
+        } else {
+            let place = sets.iter().position(|set| *set == labels).unwrap_or(sets.len());
+            if place == sets.len() {
+                sets.push(labels);
+            }
+            format!("set {}", place + 1)
+        };
+        let _ =
+            writeln!(page, "| `{}` | {} | {labels} | {} |", metric.name, metric.kind.as_str(), metric.doc);
+    }
+    page.push_str("\n## Sets of labels\n\nIn the order in which they are written. One in brackets is only there where it has a meaning.\n\n");
+    for (index, set) in sets.iter().enumerate() {
+        let _ = writeln!(page, "{}. {}", index + 1, quoted(set));
     }
     page
+}
+
+fn quoted(labels: &[&str]) -> String {
+    labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// `docs/reasons.md`: every reason a connection ends for.

@@ -13,6 +13,7 @@ mod fault;
 mod kind;
 mod settings;
 mod source;
+mod yaml;
 
 #[cfg(test)]
 mod tests;

@@ -124,7 +124,7 @@ settings! {
     namespace: String = kind::SEGMENT, text("default"), RESTART;
     /// The pod's service account, a part of its identity.
     service_account: String = kind::SEGMENT, text("default"), RESTART;
-    /// The pod's name, for the access log.
+    /// The pod's name, shown by `/config_dump`.
     pod_name: String = kind::TEXT, derived("the hostname", derived::hostname), RESTART;
     /// The workload's name in metrics: that of the StatefulSet or Deployment.
     workload: String = kind::TEXT, derived("`pod_name`", derived::pod_name), RESTART;
@@ -132,7 +132,7 @@ settings! {
     labels: BTreeMap<String, String> = kind::LABELS, text(""), RESTART;
     /// The cluster's name, told to the CA and in metrics.
     cluster: String = kind::TEXT, text("Kubernetes"), RESTART;
-    /// The node the pod runs on.
+    /// The node the pod runs on, shown by `/config_dump`.
     node_name: String = kind::TEXT, text(""), RESTART;
     /// The pod's own addresses: inbound connections to any other are refused.
     pod_addresses: Vec<IpAddr> = kind::ADDRESSES,

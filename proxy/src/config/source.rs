@@ -2,13 +2,11 @@
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
-
 use super::{
     ENV_PREFIX, Sources, System,
     fault::{Fault, Place},
     settings::{Default, SETTINGS, Setting},
+    yaml,
 };
 
 /// A name that takes more edits than this to become a setting's was not meant to be it.
@@ -95,21 +93,25 @@ impl<'a> Values<'a> {
     }
 
     fn read_file(&mut self, file: &Path, text: &str, faults: &mut Vec<Fault>) {
-        let entries = match serde_saphyr::from_str::<Option<Entries>>(text) {
-            Ok(entries) => entries.unwrap_or_default(),
+        let entries = match yaml::entries(text) {
+            Ok(entries) => entries,
             Err(error) => {
                 let text = format!("expected a mapping of settings: {error}");
                 faults.push(Fault::new(Place::File(file.to_owned()), text));
                 return;
             }
         };
-        for (key, value) in entries.0 {
-            let place = Place::Line(file.to_owned(), key.referenced.line());
-            match setting_named(&key.value) {
-                Some(setting) => {
+        for yaml::Entry { key, line, value } in entries {
+            let place = Place::Line(file.to_owned(), line);
+            match (setting_named(&key), value) {
+                (Some(setting), Ok(value)) => {
                     self.given.insert(setting.name, (place, value));
                 }
-                None => faults.push(Fault::new(place, unknown(&key.value, "setting"))),
+                (Some(_), Err(nested)) => {
+                    let text = format!("{key}: read {nested} inside a list or mapping, expected a word");
+                    faults.push(Fault::new(place, text));
+                }
+                (None, _) => faults.push(Fault::new(place, unknown(&key, "setting"))),
             }
         }
     }
@@ -162,100 +164,4 @@ fn edits(from: &str, to: &str) -> usize {
         }
     }
     row[to.len()]
-}
-
-#[derive(Default)]
-struct Entries(Vec<(Spanned<String>, Raw)>);
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(EntriesVisitor)
-    }
-}
-
-struct EntriesVisitor;
-
-impl<'de> Visitor<'de> for EntriesVisitor {
-    type Value = Entries;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("one `name: value` per setting")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(entry) = map.next_entry()? {
-            entries.push(entry);
-        }
-        Ok(Entries(entries))
-    }
-}
-
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
-    }
-}
-
-struct RawVisitor;
-
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a word, a list of words or a mapping of words")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
-        Ok(Raw::Scalar(value.to_string()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(value.to_string()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(value.to_string()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(value.to_string()))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
-        Ok(Raw::Scalar(value.to_owned()))
-    }
-
-    fn visit_unit<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Nothing)
-    }
-
-    fn visit_none<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Nothing)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Raw, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element::<Self::Value>()? {
-            items.push(word::<A::Error>(item)?);
-        }
-        Ok(Raw::List(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
-        let mut entries = Vec::new();
-        while let Some((key, value)) = map.next_entry::<Self::Value, Self::Value>()? {
-            entries.push((word::<A::Error>(key)?, word::<A::Error>(value)?));
-        }
-        Ok(Raw::Map(entries))
-    }
-}
-
-fn word<E: serde::de::Error>(raw: Raw) -> Result<String, E> {
-    match raw {
-        Raw::Scalar(text) => Ok(text),
-        nested @ (Raw::List(_) | Raw::Map(_) | Raw::Nothing) => {
-            Err(E::custom(format!("read {nested} inside a list or mapping, expected a word")))
-        }
-    }
 }

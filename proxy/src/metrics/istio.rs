@@ -13,10 +13,12 @@ use super::{
     table,
 };
 use crate::{
+    admin::State,
     config::Config,
     credentials::own_id,
     ledger::{Page, Series},
     record::{Direction, Protection},
+    snapshot::Snapshot,
 };
 
 const UNKNOWN: &str = "unknown";
@@ -49,10 +51,11 @@ struct End {
 }
 
 /// Adds every family of this module.
-pub(super) fn collect(families: &mut Families, config: &Config, page: &Page) {
+pub(super) fn collect(families: &mut Families, state: &State, page: &Page) {
+    let config = &*state.config;
     let build = vec![label("component", "proxy"), label("tag", env!("CARGO_PKG_VERSION"))];
     families.count(&table::ISTIO_BUILD, build, 1);
-    let own = own_end(config);
+    let own = own_end(config, state.snapshots.borrow().as_deref());
     for (series, totals) in &page.totals {
         let labels = |flags: &str| labels(series, &own, config, flags);
         if totals.opened > 0 {
@@ -118,7 +121,10 @@ fn security_policy(series: &Series) -> &'static str {
     }
 }
 
-fn own_end(config: &Config) -> End {
+/// The settings have no word for the pod's Service: it is what discovery tells the peers of it.
+fn own_end(config: &Config, snapshot: Option<&Snapshot>) -> End {
+    let outbound = snapshot.map(|snapshot| &snapshot.outbound);
+    let known = outbound.and_then(|known| config.pod_addresses.iter().find_map(|ip| known.workload(*ip)));
     let canonical_service = first_label(&config.labels, &CANONICAL_NAMES).unwrap_or(&config.workload);
     let or_unknown = |key: &str| first_label(&config.labels, &[key]).unwrap_or(UNKNOWN).into();
     End {
@@ -130,8 +136,11 @@ fn own_end(config: &Config) -> End {
         app: or_unknown("app"),
         version: or_unknown("version"),
         cluster: config.cluster.as_str().into(),
-        service: format!("{canonical_service}.{}.svc.{CLUSTER_DOMAIN}", config.namespace).into(),
-        service_name: canonical_service.into(),
+        service_name: known.map_or(canonical_service, |workload| service_name(workload)).into(),
+        service: match known {
+            Some(workload) => workload.service_host.as_str().into(),
+            None => format!("{canonical_service}.{}.svc.{CLUSTER_DOMAIN}", config.namespace).into(),
+        },
     }
 }
 
@@ -157,7 +166,6 @@ fn peer_end(series: &Series, config: &Config) -> End {
 }
 
 fn known_end(workload: &Workload, principal: Arc<str>, config: &Config) -> End {
-    let service_name = workload.service_host.split('.').next().unwrap_or(UNKNOWN);
     let or_unknown = |value: &Option<String>| value.as_deref().unwrap_or(UNKNOWN).into();
     End {
         workload: workload.workload_name.as_str().into(),
@@ -169,8 +177,12 @@ fn known_end(workload: &Workload, principal: Arc<str>, config: &Config) -> End {
         version: or_unknown(&workload.version),
         cluster: workload.cluster.as_deref().unwrap_or(&config.cluster).into(),
         service: workload.service_host.as_str().into(),
-        service_name: service_name.into(),
+        service_name: service_name(workload).into(),
     }
+}
+
+fn service_name(workload: &Workload) -> &str {
+    workload.service_host.split('.').next().unwrap_or(UNKNOWN)
 }
 
 fn without_service(protection: Protection) -> &'static str {

@@ -74,7 +74,7 @@ impl prometheus::core::Collector for Collector {
     fn collect(&self) -> Vec<proto::MetricFamily> {
         let page = self.state.read_ledgers();
         let mut families = Families::default();
-        istio::collect(&mut families, &self.state.config, &page);
+        istio::collect(&mut families, &self.state, &page);
         linkerd::collect(&mut families, &self.state, &page);
         own::collect(&mut families, &self.state, &page);
         families.into_proto()
