@@ -20,20 +20,20 @@ const MAX_ANSWER: usize = 256 << 20;
 /// Why there is no answer. Each names the address that was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdminError {
-    #[error("admin address {address:?}: {source}; expected host or host:port")]
-    Address { address: String, source: io::Error },
+    #[error("admin address {address:?}: {cause}; expected host or host:port")]
+    Address { address: String, cause: io::Error },
     #[error(
-        "{url}: cannot connect: {source}; is this a proxy's admin endpoint? it listens on the loopback of its pod alone"
+        "{url}: cannot connect: {cause}; is this a proxy's admin endpoint? it listens on the loopback of its pod alone"
     )]
-    Connect { url: String, source: io::Error },
+    Connect { url: String, cause: io::Error },
     #[error("{url}: read {read}, expected an answer over HTTP: is this a proxy's admin endpoint?")]
     NotHttp { url: String, read: String },
-    #[error("{url}: read {source}, expected the JSON of a proxy's admin endpoint")]
-    NotJson { url: String, source: serde_json::Error },
+    #[error("{url}: read {cause}, expected the JSON of a proxy's admin endpoint")]
+    NotJson { url: String, cause: serde_json::Error },
     #[error("{url}: answered {status}: {text}")]
     Status { url: String, status: String, text: String },
-    #[error("{url}: no whole answer within {deadline:?}: {source}", deadline = DEADLINE)]
-    Talk { url: String, source: io::Error },
+    #[error("{url}: no whole answer within {deadline:?}: {cause}", deadline = DEADLINE)]
+    Talk { url: String, cause: io::Error },
     #[error("{url}: more than {MAX_ANSWER} bytes, expected at most that")]
     TooLarge { url: String },
     #[error("{url}: the answer ended after {read} of {expected} bytes")]
@@ -44,7 +44,7 @@ pub(crate) enum AdminError {
 pub(crate) fn get_json<T: DeserializeOwned>(address: &str, path: &str) -> Result<T, AdminError> {
     let url = format!("http://{}{path}", with_port(address));
     let body = get(address, path, &url)?;
-    serde_json::from_slice(&body).map_err(|source| AdminError::NotJson { url, source })
+    serde_json::from_slice(&body).map_err(|cause| AdminError::NotJson { url, cause })
 }
 
 fn get(address: &str, path: &str, url: &str) -> Result<Vec<u8>, AdminError> {
@@ -52,11 +52,11 @@ fn get(address: &str, path: &str, url: &str) -> Result<Vec<u8>, AdminError> {
     let authority = with_port(address);
     let resolved = authority
         .to_socket_addrs()
-        .map_err(|source| AdminError::Address { address: address.to_owned(), source })?;
+        .map_err(|cause| AdminError::Address { address: address.to_owned(), cause })?;
     let mut stream =
-        connect(resolved, end).map_err(|source| AdminError::Connect { url: url.to_owned(), source })?;
+        connect(resolved, end).map_err(|cause| AdminError::Connect { url: url.to_owned(), cause })?;
     let answer = exchange(&mut stream, &authority, path, end)
-        .map_err(|source| AdminError::Talk { url: url.to_owned(), source })?;
+        .map_err(|cause| AdminError::Talk { url: url.to_owned(), cause })?;
     if answer.len() > MAX_ANSWER {
         return Err(AdminError::TooLarge { url: url.to_owned() });
     }

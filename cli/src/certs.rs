@@ -75,13 +75,13 @@ fn render(document: &Document, colour: bool) -> String {
         Some(identity) => fact("identity", identity.as_str().into()),
         None => fact("identity", Cell::new("none: the proxy holds no certificate", Tone::Bad)),
     }
-    for (title, text) in [
-        ("trust domain", &document.trust_domain),
-        ("last renewal", &document.last_refresh),
-        ("next renewal", &document.next_attempt),
-    ] {
-        if let Some(text) = text {
-            fact(title, text.as_str().into());
+    if let Some(domain) = &document.trust_domain {
+        fact("trust domain", domain.as_str().into());
+    }
+    for (title, time) in [("last renewal", &document.last_refresh), ("next renewal", &document.next_attempt)]
+    {
+        if let Some(time) = time {
+            fact(title, whole_seconds(time).into());
         }
     }
     if let Some(refreshes) = document.refreshes {
@@ -137,6 +137,14 @@ fn row(kind: &'static str, certificate: &Certificate) -> Vec<Cell> {
     ]
 }
 
+/// A time of RFC 3339 without its fractions.
+fn whole_seconds(time: &str) -> String {
+    match time.split_once('.') {
+        Some((seconds, _)) if time.ends_with('Z') => format!("{seconds}Z"),
+        Some(_) | None => time.to_owned(),
+    }
+}
+
 /// The alternative names, which is where an identity is; else the subject.
 fn name(certificate: &Certificate) -> String {
     let names =
@@ -170,7 +178,7 @@ mod tests {
                     "seconds_until_expiration": -5,
                 }],
             }],
-            "refreshes": 3, "last_refresh": "2026-01-01T00:00:00Z", "next_attempt": null, "last_error": null,
+            "refreshes": 3, "last_refresh": "2026-01-01T00:00:00.123Z", "next_attempt": null, "last_error": null,
         })
     }
 
@@ -181,6 +189,7 @@ mod tests {
         let text = render(&document, false);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "identity      spiffe://cluster.local/ns/ignite/sa/ignite");
+        assert!(lines.contains(&"last renewal  2026-01-01T00:00:00Z"), "{text}");
         let leaf = lines.iter().find(|line| line.starts_with("leaf")).unwrap();
         assert!(leaf.contains("spiffe://cluster.local/ns/ignite/sa/ignite  2026-01-01T00:00:00Z"), "{text}");
         assert!(leaf.ends_with("12h 0m  0a1b"), "{text}");

@@ -15,8 +15,8 @@ use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::Pid;
 use ringmail_lab::netns::sweep_leftovers;
 
-use crate::Answer;
 use crate::command_line::DemoArgs;
+use crate::{Answer, output};
 
 /// What ends the demo early.
 const INTERRUPTS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
@@ -60,7 +60,10 @@ pub(super) fn run(args: &DemoArgs) -> Result<Answer> {
                 "demo: it did not hold; everything is taken down (--keep DIRECTORY keeps the logs of another run)"
             )
         }
-        End::Interrupted(signal) => bail!("demo: ended by {signal}; everything is taken down"),
+        End::Interrupted(signal) => {
+            output::print("\n")?; // the line of the step that was under way
+            bail!("demo: ended by {signal}; everything is taken down")
+        }
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) fn run(stage: &Stage, plain: &Healing, progress: &mut Progress) -> Re
         thread::sleep(UNDER_LOAD);
         let links = Links::show(&stage.network, &cast.sidecars)?;
         let connections = links.check()?;
-        Ok(((), format!("{connections} connections, all mutual TLS, every peer as itself;")))
+        Ok(((), format!("{connections} connections, all mutual TLS, every peer as itself")))
     })?;
     let healing = progress.step(&format!("kill {VICTIM}, under load"), || kill(&mut cast, plain))?;
     progress.step(&format!("{VICTIM} comes back"), || {

@@ -15,19 +15,19 @@ pub(super) struct Text {
 /// Why there are no texts.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PolicyFilesError {
-    #[error("{path}: cannot be read: {source}", path = path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path}: cannot be read: {cause}", path = path.display())]
+    Read { path: PathBuf, cause: std::io::Error },
     #[error("{path}: more than {MAX_TEXT_BYTES} bytes in all, expected at most that", path = path.display())]
     TooMuchText { path: PathBuf },
 }
 
 /// Reads all of them.
 pub(super) fn read(directory: &Path) -> Result<Vec<Text>, PolicyFilesError> {
-    let failed = |path: &Path, source| PolicyFilesError::Read { path: path.to_owned(), source };
+    let failed = |path: &Path, cause| PolicyFilesError::Read { path: path.to_owned(), cause };
     let mut paths = Vec::new();
-    for entry in fs::read_dir(directory).map_err(|source| failed(directory, source))? {
-        let path = entry.map_err(|source| failed(directory, source))?.path();
-        let metadata = || fs::metadata(&path).map_err(|source| failed(&path, source));
+    for entry in fs::read_dir(directory).map_err(|cause| failed(directory, cause))? {
+        let path = entry.map_err(|cause| failed(directory, cause))?.path();
+        let metadata = || fs::metadata(&path).map_err(|cause| failed(&path, cause));
         if is_meant(&path) && metadata()?.is_file() {
             paths.push(path);
         }
@@ -36,11 +36,11 @@ pub(super) fn read(directory: &Path) -> Result<Vec<Text>, PolicyFilesError> {
     let mut left = MAX_TEXT_BYTES as u64;
     let mut texts = Vec::with_capacity(paths.len());
     for path in paths {
-        let size = fs::metadata(&path).map_err(|source| failed(&path, source))?.len();
+        let size = fs::metadata(&path).map_err(|cause| failed(&path, cause))?.len();
         left = left
             .checked_sub(size)
             .ok_or_else(|| PolicyFilesError::TooMuchText { path: directory.to_owned() })?;
-        let text = fs::read_to_string(&path).map_err(|source| failed(&path, source))?;
+        let text = fs::read_to_string(&path).map_err(|cause| failed(&path, cause))?;
         texts.push(Text { name: path.display().to_string(), text });
     }
     Ok(texts)
