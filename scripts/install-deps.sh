@@ -15,7 +15,6 @@ missing_packages() {
     command -v git >/dev/null || echo git
     command -v ip >/dev/null || echo iproute2
     command -v iptables-restore >/dev/null || echo iptables
-    command -v tcpdump >/dev/null || echo tcpdump
     command -v mvn >/dev/null || echo maven
     command -v javac >/dev/null || echo jdk
 }
