@@ -1,0 +1,22 @@
+//! Links the unwinder of GCC into the binary, so that it needs no shared library besides glibc's.
+//!
+//! The standard library asks the linker for `gcc_s`. A linker script of that name, found before the
+//! compiler's own, answers with the static `libgcc_eh` that every GCC brings.
+
+use std::{env, fs, io, path::Path};
+
+const SCRIPT: &str = "INPUT(-l:libgcc_eh.a)\n";
+
+fn main() -> io::Result<()> {
+    println!("cargo:rerun-if-changed=build.rs");
+    // Other C libraries bring unwinders of their own.
+    if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux")
+        || env::var("CARGO_CFG_TARGET_ENV").as_deref() != Ok("gnu")
+    {
+        return Ok(());
+    }
+    let folder = env::var("OUT_DIR").map_err(io::Error::other)?;
+    fs::write(Path::new(&folder).join("libgcc_s.so"), SCRIPT)?;
+    println!("cargo:rustc-link-search=native={folder}");
+    Ok(())
+}
