@@ -44,7 +44,7 @@ fn facts(certificate: &X509Certificate<'_>) -> Value {
     let validity = certificate.validity();
     let seconds_left = validity.not_after.timestamp() - unix_now();
     json!({
-        "serial_number": hex(certificate.raw_serial()),
+        "serial_number": serial_text(certificate.raw_serial()),
         "subject": certificate.subject().to_string(),
         "issuer": certificate.issuer().to_string(),
         "subject_alt_names": alternative_names(certificate),
@@ -70,9 +70,13 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<Value> {
     names.value.general_names.iter().map(name).collect()
 }
 
-/// Lower-case hex, as in the access log.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// Lower-case hex without the zero byte that DER puts before a high bit, as in the access log.
+fn serial_text(der: &[u8]) -> String {
+    let digits = match der {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        _ => der,
+    };
+    digits.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn time_text(time: ASN1Time) -> String {

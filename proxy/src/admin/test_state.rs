@@ -140,6 +140,8 @@ fn credentials() -> Arc<Credentials> {
 
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
+    // With the high bit, which DER cannot write without a zero byte before it.
+    params.serial_number = Some(vec![0x80, 0x0a, 0x1b].into());
     params.subject_alt_names = vec![SanType::URI(ID.try_into().unwrap())];
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
