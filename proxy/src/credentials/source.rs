@@ -73,7 +73,7 @@ pub(crate) enum IssueError {
         cause: io::Error,
     },
     /// The bearer token cannot be read.
-    #[error("token: {0}")]
+    #[error("bearer token: {0}")]
     Token(TokenError),
     /// The session broke between the request and the answer.
     #[error("session with ca {ca}: {cause}")]
