@@ -36,9 +36,10 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Answer> {
     let resources = Resources::parse(texts.iter().map(|text| (text.name.as_str(), text.text.as_str())))
         .or_else(|faults| {
             let lines: Vec<_> = faults.iter().take(FAULTS_SHOWN).map(|fault| format!("  {fault}")).collect();
+            let count =
+                if faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", faults.len()) };
             bail!(
-                "{} faults in {}; a proxy keeps the last good set:\n{}",
-                faults.len(),
+                "the policies in {} are refused ({count}), and a proxy keeps its last good set:\n{}",
                 mesh.policy_dir.display(),
                 lines.join("\n")
             )
