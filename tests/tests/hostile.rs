@@ -24,7 +24,7 @@ use ringmail_tests::{
 const HANDSHAKE_DEADLINE: &str = "2s";
 
 /// By then every hostile connection must have ended.
-const ENDED_WITHIN: Duration = Duration::from_secs(15);
+const ENDED_WITHIN: Duration = Duration::from_secs(20);
 
 const STATS_PORT: u16 = 15020;
 const LINKERD_PORT: u16 = 4191;

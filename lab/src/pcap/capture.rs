@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -43,6 +43,10 @@ pub struct Frame {
     /// From the Ethernet header on.
     pub bytes: Vec<u8>,
 }
+
+/// How long a capture that was asked to end still reads. A network under load is never silent, so the end cannot wait for that;
+/// what was sent before is in the socket by then.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// A capture that runs. Dropping it ends it.
 #[derive(Debug)]
@@ -140,9 +144,13 @@ fn read_frames(socket: &OwnedFd, ports: &[usize], stop: &AtomicBool) -> Result<V
     let mut frames = Vec::new();
     let mut total = 0;
     let mut buffer = vec![0; LARGEST_FRAME];
+    let mut end = None;
     loop {
         // Read before the packet is waited for: what was sent before the end was asked for is in the socket by then.
         let last = stop.load(Ordering::Relaxed);
+        if last && *end.get_or_insert_with(|| Instant::now() + CATCH_UP) <= Instant::now() {
+            return Ok(frames);
+        }
         match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buffer) {
             Ok((length, Some(from))) if from.pkttype() != OUTGOING && ports.contains(&from.ifindex()) => {
                 total += length;
