@@ -20,12 +20,13 @@ fail() {
     exit 1
 }
 
-# Runs a command as root: directly, or through sudo with the caller's environment.
+# Runs a command as root: directly, or through sudo with the caller's environment, but with the home of root: what it caches
+# there would otherwise belong to root in the home of the caller.
 as_root() {
     if [[ $(id -u) -eq 0 ]]; then
         "$@"
     elif command -v sudo >/dev/null; then
-        sudo -E env "PATH=$PATH" "$@"
+        sudo -E -H env "PATH=$PATH" "$@"
     else
         fail "needs root for: $* (run as root, or install sudo)"
     fi

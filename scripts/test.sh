@@ -90,7 +90,7 @@ source scripts/environment.sh
 if [[ $(id -u) -ne 0 ]]; then
     # Tests make namespaces: cargo builds as the caller, and the tests themselves run through sudo.
     host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
-    export "CARGO_TARGET_${host}_RUNNER=sudo -E env PATH=$PATH"
+    export "CARGO_TARGET_${host}_RUNNER=sudo -E -H env PATH=$PATH"
 fi
 
 case $SUITE in
