@@ -13,9 +13,14 @@ readonly GLIBC='^(libc|libm|ld-linux[a-z0-9-]*|libdl|libpthread|librt)\.so'
 # A hang must end the run, not the patience of CI. Scenarios have deadlines of their own below this.
 readonly TESTS_LIMIT=25m E2E_LIMIT=40m NIGHTLY_LIMIT=6h
 
+# The last line is kept here too: after a failure, make has a last line of its own.
+readonly SUMMARY=target/test-summary
+
 passed=0
 failed=0
 broken=()
+mkdir -p "$(dirname "$SUMMARY")"
+rm -f "$SUMMARY"
 
 # Runs one step and counts it as one check, or, where it prints summaries of cargo test, as those tests.
 step() {
@@ -128,5 +133,5 @@ if ((failed)); then
 else
     printf '\n== %s after %s s: everything held\n' "$SUITE" "$SECONDS"
 fi
-echo "$passed passed, $failed failed"
+echo "$passed passed, $failed failed" | tee "$SUMMARY"
 ((failed == 0))
