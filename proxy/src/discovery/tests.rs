@@ -31,20 +31,20 @@ struct Scene {
 }
 
 impl Scene {
-    fn watching(directory: impl AsRef<Path>, dir: tempfile::TempDir) -> Self {
+    fn watching(directory: &Path, dir: tempfile::TempDir) -> Self {
         let (sender, snapshots) = watch::channel(None);
         let status = Arc::<Status>::default();
         let settings = Settings::new("cluster.local".parse().unwrap());
         let pod = Pod { namespace: "ignite".to_owned(), ..Pod::default() };
-        let directory = directory.as_ref().to_owned();
-        let discovery = Discovery::watching(directory, settings, pod, sender, Arc::clone(&status));
+        let discovery = Discovery::watching(directory.to_owned(), settings, pod, sender, Arc::clone(&status));
         tokio::spawn(discovery.run());
         Self { dir, snapshots, status }
     }
 
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self::watching(dir.path().to_owned(), dir)
+        let path = dir.path().to_owned();
+        Self::watching(&path, dir)
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -153,7 +153,8 @@ async fn the_swap_of_links_by_which_a_config_map_changes_is_seen() {
     }
     symlink("..v1", dir.path().join("..data")).unwrap();
     symlink("..data/p.yaml", dir.path().join("p.yaml")).unwrap();
-    let mut scene = Scene::watching(dir.path().to_owned(), dir);
+    let path = dir.path().to_owned();
+    let mut scene = Scene::watching(&path, dir);
     scene.reaches(1).await;
     assert_eq!(scene.mode(), Some(Mode::Strict));
     symlink("..v2", scene.dir.path().join("..next")).unwrap();
@@ -167,7 +168,8 @@ async fn a_directory_that_is_old_applies_at_the_first_look() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a.yaml"), STRICT).unwrap();
     sleep(Duration::from_millis(2100)).await;
-    let mut scene = Scene::watching(dir.path().to_owned(), dir);
+    let path = dir.path().to_owned();
+    let mut scene = Scene::watching(&path, dir);
     let took = scene.reaches(1).await;
     assert!(took < LOOK_EVERY, "{took:?}");
 }

@@ -70,7 +70,9 @@ impl tonic::server::UnaryService<CertificateRequest> for TestServer {
                 Conduct::AnswersWithAnIntermediate => {
                     vec![leaf, middle.clone(), [&*signer.root, &middle].concat()]
                 }
-                _ => vec![leaf, signer.root.clone()],
+                Conduct::Answers | Conduct::Breaks | Conduct::StallsAfterTls | Conduct::StallsBeforeTls => {
+                    vec![leaf, signer.root.clone()]
+                }
             };
             Ok(Response::new(CertificateResponse { cert_chain }))
         })
