@@ -3,11 +3,11 @@
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use ringmail_lab::ca::Ca;
 use ringmail_lab::ignite::{LoadShape, Ring, ThinLoad};
 use ringmail_lab::mesh::MeshFiles;
-use ringmail_lab::pcap::{find_ignite_bytes, judge};
+use ringmail_lab::pcap::{Conversation, find_ignite_bytes, judge};
 use ringmail_lab::sidecar::{Sidecar, SidecarSettings};
 
 use super::live::Links;
@@ -61,21 +61,7 @@ pub(super) fn run(stage: &Stage, plain: &Healing, progress: &mut Progress) -> Re
         let text = format!("the ring formed in {}, {KEYS} keys are in", units::time(cast.ring.formed_in()));
         Ok(((cast, conversations), text))
     })?;
-    let streams = progress.step("what anyone on the network reads now", || {
-        let verdict = judge(&conversations);
-        if let Some(offender) = verdict.offenders.first() {
-            anyhow::bail!("{} streams are something else than TLS 1.3: {offender}", verdict.offenders.len());
-        }
-        ensure!(verdict.is_tls13_only(), "there was nothing to judge");
-        ensure!(find_ignite_bytes(&conversations).is_empty(), "some of Ignite's own bytes are readable");
-        let text = format!(
-            "{} streams (ports {}), {} protected records, TLS 1.3 and nothing else",
-            verdict.conversations,
-            ports(conversations.iter().map(|each| each.server.port())),
-            verdict.counts.protected
-        );
-        Ok((verdict.conversations, text))
-    })?;
+    let streams = progress.step("what anyone on the network reads now", || look(&conversations))?;
     cast.load.run(CACHE, LoadShape::default())?;
     progress.step("who talks to whom", || {
         let _rest = stage.ask_rest()?;
@@ -116,6 +102,22 @@ fn start_sidecars(stage: &Stage, files: &MeshFiles, ca: &Ca) -> Outcome<Vec<Side
     }
     let text = format!("{} are ready, with certificates of their own, STRICT for everybody", sidecars.len());
     Ok((sidecars, text))
+}
+
+fn look(conversations: &[Conversation]) -> Outcome<usize> {
+    let verdict = judge(conversations);
+    if let Some(offender) = verdict.offenders.first() {
+        bail!("{} streams are something else than TLS 1.3: {offender}", verdict.offenders.len());
+    }
+    ensure!(verdict.is_tls13_only(), "there was nothing to judge");
+    ensure!(find_ignite_bytes(conversations).is_empty(), "some of Ignite's own bytes are readable");
+    let text = format!(
+        "{} streams (ports {}), {} protected records, TLS 1.3 and nothing else",
+        verdict.conversations,
+        ports(conversations.iter().map(|each| each.server.port())),
+        verdict.counts.protected
+    );
+    Ok((verdict.conversations, text))
 }
 
 fn kill(cast: &mut Cast, plain: &Healing) -> Outcome<Healing> {
