@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 
 use crate::ca::Ca;
 use crate::http::{Response, get};
@@ -86,6 +90,7 @@ impl Sidecar {
         folder: &Path,
     ) -> Result<Self> {
         let token = files.grant_token(pod, &settings.service_account)?;
+        make_state_folder(&state_folder(pod, files))?;
         files.announce(pod, &settings.service_account, true)?;
         let mut all = proxy_settings(pod, files, ca, &token);
         all.insert("service_account".to_owned(), settings.service_account.clone());
@@ -172,9 +177,16 @@ impl Sidecar {
         Ok(self.running()?.try_wait()?.is_none())
     }
 
-    /// Sends a signal to all processes of the proxy, as stopping or killing a container does.
+    /// Sends a signal to all processes of the proxy, as stopping or killing a container does. The data plane is in a group of
+    /// its own.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        self.proxy.as_ref().context("no proxy was started")?.signal_group(signal)
+        let data_plane = self.data_plane()?;
+        self.proxy.as_ref().context("no proxy was started")?.signal_group(signal)?;
+        for pid in data_plane {
+            // It may have died with its parent.
+            let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
+        }
+        Ok(())
     }
 
     /// SIGKILL to all processes of the proxy, and waits until they are gone.
@@ -270,21 +282,33 @@ fn proxy_settings(pod: &Pod, files: &MeshFiles, ca: &Ca, token: &Path) -> BTreeM
             ("ca_root_file", files.bundle_file().display().to_string()),
             ("token_file", token.display().to_string()),
             ("policy_dir", files.policies().display().to_string()),
+            ("state_dir", state_folder(pod, files).display().to_string()),
             ("mesh_ranges", format!("['{IPV4_RANGE}', '{IPV6_RANGE}']")),
         ]
         .map(|(key, value)| (key.to_owned(), value)),
     )
 }
 
+/// What the proxy of a pod notes for its own next start, as an `emptyDir` would keep it.
+fn state_folder(pod: &Pod, files: &MeshFiles) -> PathBuf {
+    files.file(&format!("{}-state", pod.name()))
+}
+
+fn make_state_folder(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)
+        .and_then(|()| chown(folder, Some(PROXY_UID), Some(PROXY_UID)))
+        .with_context(|| format!("make {} and give it to the proxy's user", folder.display()))
+}
+
 /// The living children of a process, from the table of processes.
 fn children_of(parent: u32) -> Result<Vec<u32>> {
     let mut children = Vec::new();
-    for entry in std::fs::read_dir("/proc").context("list processes")? {
+    for entry in fs::read_dir("/proc").context("list processes")? {
         let Ok(pid) = entry?.file_name().to_string_lossy().parse::<u32>() else {
             continue;
         };
         // One that has ended meanwhile is no child any more.
-        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
             continue;
         };
         // The name in brackets may hold anything; after it come the state and the parent.

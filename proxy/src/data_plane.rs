@@ -33,6 +33,7 @@ use crate::{
     credentials::{self, KeepBytes, Keeper, KeptBytes},
     discovery::{self, Discovery, config_watch::ConfigWatch},
     drain::{Drained, drain},
+    fence::Fence,
     listen::Sockets,
     parent::{
         HandoverError, ending_signals,
@@ -227,6 +228,7 @@ impl DataPlane {
 
     async fn control(self, telemetry: Telemetry) -> Result<(), DataPlaneError> {
         let mut ending = Ending::listen()?;
+        let fence = Fence::start(&self.config).map_err(system("fence"))?;
         let access_log = AccessLog::new(self.config.access_log).map_err(system("access log"))?;
         let (credentials_tx, credentials) = watch::channel(None);
         let (snapshots_tx, snapshots) = watch::channel(None);
@@ -252,6 +254,7 @@ impl DataPlane {
             access_log: access_log.clone(),
             snapshots: snapshots.clone(),
             credentials: credentials.clone(),
+            fence: Arc::clone(&fence),
             outbound: self.sockets.outbound,
             inbound: self.sockets.inbound,
         });
@@ -261,6 +264,7 @@ impl DataPlane {
             ledgers: workers.ledgers().to_vec(),
             snapshots,
             credentials,
+            fence,
             identity_status,
             discovery_status,
             limits: Arc::clone(workers.limits().counters()),

@@ -3,10 +3,11 @@
 //! One file per step of a connection's life, in the order data flows:
 //! `listen` (accept) → `orig_dst` → `route` (outbound) or `mode` (inbound) → `connect` → `tls` →
 //! authorize (the policy crate) → `copy` → `record`. `outbound` and `inbound` are mirror images that
-//! hold only that story. Around them: `worker` (threads and their connections), `drain`, `limits`,
-//! `discovery` and `credentials` (what the story is decided by), `admin`, `metrics` and `access_log`
-//! (what others can see), `config` (every setting, in one table), `data_plane` (how all of it is put together) and `parent` (the small
-//! process that keeps the sockets while a crashed data plane is started again).
+//! hold only that story. Around them: `worker` (threads and their connections), `drain`, `limits`, `fence`
+//! (an application that was cut off for too long stays so), `discovery` and `credentials` (what the story is
+//! decided by), `admin`, `metrics` and `access_log` (what others can see), `config` (every setting, in one
+//! table), `data_plane` (how all of it is put together) and `parent` (the small process that keeps the
+//! sockets while a crashed data plane is started again).
 
 pub mod access_log;
 pub mod admin;
@@ -19,6 +20,7 @@ pub mod data_plane;
 pub mod discovery;
 pub mod drain;
 pub mod ending;
+pub mod fence;
 pub mod inbound;
 pub mod ledger;
 pub mod limits;

@@ -35,6 +35,8 @@ pub enum Reason {
     DialUnreachable,
     /// The drain deadline passed with the connection still open.
     Drained,
+    /// The application was cut off for too long and has not restarted since: nobody may reach it.
+    Fenced,
     /// The original destination is not an address of this pod: this sidecar is no relay.
     ForeignDestination,
     /// One direction ended and the other one stayed silent for the half-close deadline.
@@ -123,6 +125,7 @@ impl Reason {
         Self::DialTimeout,
         Self::DialUnreachable,
         Self::Drained,
+        Self::Fenced,
         Self::ForeignDestination,
         Self::HalfCloseTimeout,
         Self::HandshakeEof,
@@ -186,6 +189,7 @@ impl Reason {
             Self::DialTimeout => ("dial_timeout", "the destination did not answer within the connect deadline", Peer, "CONNECT"),
             Self::DialUnreachable => ("dial_unreachable", "the network cannot reach the destination", Peer, "CONNECT"),
             Self::Drained => ("drained", "still open at the drain deadline", Local, "UC"),
+            Self::Fenced => ("fenced", "the application was cut off for too long and has not restarted since (docs/fence.md)", Local, "UH"),
             Self::ForeignDestination => ("foreign_destination", "the original destination is not an address of this pod: a sidecar is no relay", Peer, "NR"),
             Self::HalfCloseTimeout => ("half_close_timeout", "half closed and silent for the half-close deadline", Application, "UC"),
             Self::HandshakeEof => ("handshake_eof", "the peer left before the handshake was complete", Peer, "TLS_FAILURE"),

@@ -31,6 +31,9 @@ pub enum Refusal {
         /// What decided.
         decided_by: Origin,
     },
+    /// The application may be a cluster of its own.
+    #[error("the application was cut off for {:.1} s and has not restarted since", .0.as_secs_f64())]
+    Fenced(Duration),
     /// The handshake failed.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
@@ -57,6 +60,7 @@ impl Refusal {
         match self {
             Self::Connect(error) => error.reason(),
             Self::Denied { .. } => Reason::PolicyDenied,
+            Self::Fenced(_) => Reason::Fenced,
             Self::Handshake(error) => error.reason(),
             Self::NoCredentials(_) => Reason::NoCredentials,
             Self::NoPolicy => Reason::NoPolicy,
@@ -71,6 +75,7 @@ impl Refusal {
         match self {
             Self::Denied { .. } => DENIED,
             Self::Connect(_)
+            | Self::Fenced(_)
             | Self::Handshake(_)
             | Self::NoCredentials(_)
             | Self::NoPolicy
@@ -96,6 +101,7 @@ impl Refusal {
             },
             Self::Connect(_)
             | Self::Denied { .. }
+            | Self::Fenced(_)
             | Self::NoCredentials(_)
             | Self::NoPolicy
             | Self::OrigDst(_)

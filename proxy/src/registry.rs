@@ -165,6 +165,15 @@ impl Registry {
         self.each(|entry| entry.apply_bundle(bundle));
     }
 
+    /// Ends every inbound connection.
+    pub fn end_inbound(&self, reason: Reason) {
+        self.each(|entry| {
+            if entry.live.direction == Direction::Inbound {
+                entry.tell_end(reason);
+            }
+        });
+    }
+
     /// Ends every connection.
     pub fn end_all(&self, reason: Reason) {
         self.each(|entry| entry.tell_end(reason));

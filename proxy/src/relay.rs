@@ -3,7 +3,7 @@
 //! The table of ends is here and nowhere else: what the own application sees, what the far side sees,
 //! and which reason is recorded.
 
-use std::rc::Rc;
+use std::{future::poll_fn, rc::Rc, task::Poll};
 
 use rustls::AlertDescription;
 use tokio::{net::TcpStream, time::Instant};
@@ -69,7 +69,8 @@ impl Relay {
         let reason = copy_and_watch(&context, stay.entry(), &record, &mut remote, &mut application).await;
         drop(stay);
         let destination = record.live().destination.get().map(|destination| destination.port());
-        let cut_is_reset = destination.is_some_and(|port| context.config.truncation_reset_ports.contains(&port));
+        let cut_is_reset =
+            destination.is_some_and(|port| context.config.truncation_reset_ports.contains(&port));
         let (to_application, to_remote) = ends(reason, cut_is_reset);
         record.close(reason, None);
         if let End::Plain(application) = application {
@@ -109,11 +110,19 @@ async fn copy_and_watch(
                     entry.set_in_flight(black_hole.is_waiting());
                 }
             },
+            () = fenced(context, direction) => return Reason::Fenced,
             outcome = duplex.run(downstream, upstream, &record.live().bytes) => {
                 return reason_of(outcome, direction, remote);
             }
         }
     }
+}
+
+/// Ready when this connection may not go on. It wakes nobody (the registry does), but whoever was woken asks
+/// it first: a process that was stopped has bytes to copy before anything has judged how long that was.
+async fn fenced(context: &Context, direction: Direction) {
+    let is_fenced = || direction == Direction::Inbound && context.fence.is_closed();
+    poll_fn(|_| if is_fenced() { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 fn swallows(black_hole: &mut BlackHole, remote: &End) -> bool {
@@ -130,9 +139,8 @@ fn reason_of(outcome: Outcome, direction: Direction, remote: &End) -> Reason {
     let application_failed = match (outcome, direction) {
         (Outcome::Complete, _) => return Reason::Complete,
         (Outcome::HalfCloseTimeout, _) => return Reason::HalfCloseTimeout,
-        (Outcome::Downstream(fault), Direction::Inbound) | (Outcome::Upstream(fault), Direction::Outbound) => {
-            Err(fault)
-        }
+        (Outcome::Downstream(fault), Direction::Inbound)
+        | (Outcome::Upstream(fault), Direction::Outbound) => Err(fault),
         (Outcome::Downstream(_), Direction::Outbound) | (Outcome::Upstream(_), Direction::Inbound) => Ok(()),
     };
     match application_failed {
@@ -172,6 +180,8 @@ fn ends(reason: Reason, cut_is_reset: bool) -> (Application, Remote) {
         // distrusted fails its next handshake.
         Reason::RootRemoved => (Application::Fin, Remote::Fin),
         Reason::Drained => (Application::Fin, Remote::Fin),
+        // Nothing more may pass, and clients shall turn to the other nodes at once.
+        Reason::Fenced => (Application::Reset, Remote::Alert(APPLICATION_FAILED)),
         // Reasons that end a connection before it is established; one of them here would be a bug, and
         // the safe end is a failure on both sides.
         Reason::Aborted

@@ -8,7 +8,10 @@ use std::{
     io,
     net::TcpListener,
     rc::Rc,
-    sync::{Arc, atomic::{AtomicUsize, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -23,6 +26,7 @@ use tokio::{
 use crate::{
     access_log::AccessLog,
     config::Config,
+    fence::Fence,
     inbound,
     ledger::Ledger,
     limits::Limits,
@@ -31,9 +35,9 @@ use crate::{
     outbound,
     reason::Reason,
     record::Direction,
+    refusal::Refusal,
     registry::Registry,
     snapshot::Snapshots,
-    refusal::Refusal,
     tls::{Credentials, CredentialsRx},
 };
 
@@ -55,6 +59,8 @@ pub struct Context {
     pub snapshots: Snapshots,
     /// Who this proxy is, and whom it trusts.
     pub credentials: CredentialsRx,
+    /// Whether the application may be reached.
+    pub fence: Arc<Fence>,
     /// The worker's live connections.
     pub registry: Rc<Registry>,
 }
@@ -88,6 +94,8 @@ pub struct Wiring {
     pub snapshots: Snapshots,
     /// Who this proxy is.
     pub credentials: CredentialsRx,
+    /// Whether the application may be reached.
+    pub fence: Arc<Fence>,
     /// The outbound listeners.
     pub outbound: Vec<TcpListener>,
     /// The inbound listeners.
@@ -120,10 +128,8 @@ impl Workers {
         let count = wiring.config.workers.max(1);
         let mut workers = Self { ledgers: Vec::new(), limits: Arc::clone(&limits), end, threads: Vec::new() };
         let mut seats = Vec::with_capacity(count);
-        let mut door = Some(Door {
-            listeners: listeners(wiring.outbound, wiring.inbound),
-            limits: Arc::clone(&limits),
-        });
+        let mut door =
+            Some(Door { listeners: listeners(wiring.outbound, wiring.inbound), limits: Arc::clone(&limits) });
         for number in 0..count {
             let (queue, accepted) = mpsc::unbounded_channel();
             seats.push(Seat { queue, load: Arc::default() });
@@ -135,6 +141,7 @@ impl Workers {
                 limits: Arc::clone(&limits),
                 snapshots: wiring.snapshots.clone(),
                 credentials: wiring.credentials.clone(),
+                fence: Arc::clone(&wiring.fence),
                 ended: ended.clone(),
                 load: Arc::clone(&seats[number].load),
             };
@@ -191,7 +198,8 @@ impl Door {
         for (direction, listener) in self.listeners {
             let (seats, limits) = (Rc::clone(&seats), Arc::clone(&self.limits));
             tokio::task::spawn_local(async move {
-                let done = accept_all(listener, direction, limits, |accepted| hand_over(&seats, accepted)).await;
+                let done =
+                    accept_all(listener, direction, limits, |accepted| hand_over(&seats, accepted)).await;
                 if let Err(error) = done {
                     tracing::error!(%error, direction = direction.as_str(), "accepting ended");
                 }
@@ -227,6 +235,7 @@ struct Worker {
     limits: Arc<Limits>,
     snapshots: Snapshots,
     credentials: CredentialsRx,
+    fence: Arc<Fence>,
     ended: watch::Receiver<Option<Reason>>,
     load: Arc<AtomicUsize>,
 }
@@ -241,9 +250,11 @@ impl Worker {
             limits: self.limits,
             snapshots: self.snapshots.clone(),
             credentials: self.credentials.clone(),
+            fence: Arc::clone(&self.fence),
             registry: Rc::clone(&registry),
         });
         let (mut snapshots, mut credentials, mut ended) = (self.snapshots, self.credentials, self.ended);
+        let mut fence = self.fence.watch();
         let mut probe = interval(PROBE_INTERVAL);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -260,6 +271,11 @@ impl Worker {
                 Ok(()) = credentials.changed() => {
                     if let Some(fresh) = credentials.borrow_and_update().as_deref() {
                         registry.apply_bundle(&fresh.bundle);
+                    }
+                }
+                Ok(()) = fence.changed() => {
+                    if fence.borrow_and_update().is_some() {
+                        registry.end_inbound(Reason::Fenced);
                     }
                 }
                 Ok(()) = ended.changed() => {

@@ -128,7 +128,7 @@ fn settings(dir: &Path, [outbound, inbound, admin, stats, health, linkerd]: [u16
     format!(
         "namespace: ignite\nservice_account: node\nidentity_source: files\nworkers: 1\n\
          cert_file: {dir}/tls.crt\nkey_file: {dir}/tls.key\nbundle_file: {dir}/ca.crt\n\
-         policy_dir: {dir}/policy\noutbound_port: {outbound}\ninbound_port: {inbound}\nadmin_port: {admin}\n\
+         policy_dir: {dir}/policy\nstate_dir: {dir}/state\noutbound_port: {outbound}\ninbound_port: {inbound}\nadmin_port: {admin}\n\
          stats_port: {stats}\nhealth_port: {health}\nlinkerd_admin_port: {linkerd}\n"
     )
 }

@@ -19,7 +19,7 @@ impl fmt::Display for NotReady {
     }
 }
 
-/// Ready once credentials are held and the first complete set of policies is in.
+/// Ready once credentials are held and the first complete set of policies is in, and while the fence is open.
 ///
 /// # Errors
 /// [`NotReady`], which names what is missing with the last error about it.
@@ -32,6 +32,9 @@ pub fn readiness(state: &State) -> Result<(), NotReady> {
     if state.snapshots.borrow().is_none() {
         let error = state.discovery_status.last_error().map(|error| error.text);
         missing.push(because("the first complete set of policies is not in yet", error));
+    }
+    if let Some(absence) = state.fence.closed() {
+        missing.push(format!("fenced: {absence}"));
     }
     if missing.is_empty() { Ok(()) } else { Err(NotReady { missing }) }
 }

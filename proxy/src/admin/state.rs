@@ -6,6 +6,7 @@ use crate::{
     access_log::AccessLog,
     config::Config,
     credentials, discovery,
+    fence::Fence,
     ledger::{Ledger, Page},
     limits, metrics,
     snapshot::Snapshots,
@@ -23,6 +24,8 @@ pub struct State {
     pub snapshots: Snapshots,
     /// The certificate in force.
     pub credentials: CredentialsRx,
+    /// Whether the application may be reached.
+    pub fence: Arc<Fence>,
     /// How getting credentials goes.
     pub identity_status: Arc<credentials::Status>,
     /// How reading policies goes.

@@ -14,6 +14,7 @@ use super::State;
 use crate::{
     access_log::AccessLog,
     config::Config,
+    fence::Fence,
     ledger::Ledger,
     record::{Direction, Protection, Record},
     snapshot::Snapshot,
@@ -74,6 +75,7 @@ impl TestState {
             ledgers: vec![ledger(), ledger()],
             snapshots: snapshots_rx,
             credentials: credentials_rx,
+            fence: Fence::off(),
             identity_status: Arc::default(),
             discovery_status: Arc::default(),
             limits: Arc::default(),

@@ -23,6 +23,9 @@ const MAX_KEEPALIVE: u64 = 32_767;
 /// The kernel's own bound of `TCP_KEEPCNT`.
 const MAX_KEEPALIVE_PROBES: u32 = 127;
 
+/// The beat is once a second; an absence of a few seconds is a busy machine.
+const MIN_FENCE: Duration = Duration::from_secs(5);
+
 /// More threads than this are a slip of the pen.
 const MAX_WORKERS: usize = 1024;
 
@@ -136,6 +139,14 @@ pub(super) const WAIT: Kind<Duration> = Kind {
     expected: "a duration of at most 365 days with its unit, such as 0s, 200ms, 15s, 10m or 1h",
     shape: Shape::Scalar,
     parse: |raw| scalar(raw, duration),
+    show: |duration| json!(show_duration(*duration)),
+};
+
+pub(super) const FENCE: Kind<Duration> = Kind {
+    name: "duration, 0s for never",
+    expected: "0s for never, or a duration from 5s to 365 days such as 12s or 1m",
+    shape: Shape::Scalar,
+    parse: |raw| scalar(raw, |text| duration(text).filter(|after| after.is_zero() || *after >= MIN_FENCE)),
     show: |duration| json!(show_duration(*duration)),
 };
 

@@ -87,6 +87,10 @@ fn read<T>(name: &'static str, kind: &Kind<T>, values: &Values<'_>, faults: &mut
     }
 }
 
+/// Above the 10 s of Ignite's failure-detection timeout, at which a ring has given up a node that it cannot
+/// reach, and below the 13.3 s at which the node, seen to do so on 2.16 and 2.17, has given up the ring.
+const FENCE_AFTER: &str = "12s";
+
 macro_rules! settings {
     ($($(#[doc = $doc:literal])+ $name:ident: $type:ty = $kind:expr, $default:expr, $hot:expr;)+) => {
         /// Every setting, parsed and checked. A clone is cheap enough for a change of settings, not for
@@ -212,6 +216,10 @@ settings! {
     truncation_reset_ports: Vec<u16> = kind::PORTS, text(""), RESTART;
     /// How long connections are served after SIGTERM. Keep it below the pod's grace period.
     drain_timeout: Duration = kind::WAIT, text("25s"), RESTART;
+    /// How long the application must have been cut off, while this sidecar was away or stopped, to be closed to others until it has restarted (docs/fence.md). Keep it above the ring's failure-detection timeout.
+    fence_after: Duration = kind::FENCE, text(FENCE_AFTER), RESTART;
+    /// Directory where the sidecar notes that it is there. It must outlive the container: an `emptyDir`, writable for the proxy's user.
+    state_dir: PathBuf = kind::PATH, text("/run/ringmail"), RESTART;
     /// What is logged to stderr.
     log_level: String = kind::LOG_FILTER, text("info"), HOT;
     /// How it is logged.

@@ -269,6 +269,7 @@ fn error(reason: Reason) -> Option<&'static str> {
         Reason::NoOriginalDestination | Reason::OwnAddress => Some("loop detected"),
         Reason::Aborted
         | Reason::DestinationRuleUnsupported
+        | Reason::Fenced
         | Reason::ForeignDestination
         | Reason::HalfCloseTimeout
         | Reason::HandshakeFailed

@@ -27,6 +27,7 @@ pub(super) fn collect(families: &mut Families, state: &State, page: &Page) {
     families.count(&table::POLICY_REJECTED, Labels::new(), state.discovery_status.rejected());
     families.count(&table::ACCEPT_PAUSED, Labels::new(), state.limits.paused.load(Ordering::Relaxed));
     families.count(&table::ACCESS_LOG_DROPPED, Labels::new(), state.access_log.dropped());
+    families.count(&table::FENCED, Labels::new(), u64::from(state.fence.is_closed()));
     families.count(&table::RESTARTS, Labels::new(), state.restarts);
 }
 

@@ -108,6 +108,7 @@ metrics! {
 
     CLOSED = Counter "ringmail_connections_closed_total" DIRECTION_AND_REASON, "Ends of connections, opened or not, by [reason](reasons.md).";
     OPEN = Gauge "ringmail_connections_open" DIRECTION, "Connections held now, those in the handshake included.";
+    FENCED = Gauge "ringmail_fenced" &[], "1 while nobody may reach the application because it was cut off for too long (docs/fence.md), else 0.";
     HANDSHAKE = Histogram "ringmail_handshake_duration_seconds" DIRECTION, "How long the handshakes of opened connections took.";
     CERTIFICATE_EXPIRY = Gauge "ringmail_certificate_expiry_seconds" &[], "Seconds until the own certificate expires; negative when it has.";
     ISSUE_ERRORS = Counter "ringmail_certificate_issue_errors_total" &[&["reason"]], "Failed attempts to get or renew credentials.";

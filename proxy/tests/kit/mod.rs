@@ -11,15 +11,8 @@ use rcgen::{
 use ringmail_identity::{PrivateKey, SpiffeId, Svid, TrustBundle, TrustDomain};
 use ringmail_policy::{Inbound, Outbound, Pod, Resources, Settings};
 use ringmail_proxy::{
-    access_log::AccessLog,
-    config::Config,
-    ledger::Ledger,
-    limits::Limits,
-    orig_dst::Own,
-    registry::Registry,
-    snapshot::Snapshot,
-    tls::Credentials,
-    worker::Context,
+    access_log::AccessLog, config::Config, fence::Fence, ledger::Ledger, limits::Limits, orig_dst::Own,
+    registry::Registry, snapshot::Snapshot, tls::Credentials, worker::Context,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -91,7 +84,7 @@ pub(crate) fn context(credentials: &Arc<Credentials>, settings: &str, policy: &s
     let config = Arc::new(Config::from_text("test.yaml", settings).unwrap());
     let (snapshots, snapshots_rx) = watch::channel(Some(snapshot(policy, 1)));
     let (credentials, credentials_rx) = watch::channel(Some(Arc::clone(credentials)));
-    let access_log = AccessLog;
+    let (access_log, lines) = AccessLog::collecting();
     let context = Rc::new(Context {
         own: Own::new(&config),
         ledger: Arc::new(Ledger::new(access_log)),
@@ -99,9 +92,10 @@ pub(crate) fn context(credentials: &Arc<Credentials>, settings: &str, policy: &s
         config,
         snapshots: snapshots_rx,
         credentials: credentials_rx,
+        fence: Fence::off(),
         registry: Rc::new(Registry::default()),
     });
-    Handles { context, snapshots, credentials }
+    Handles { context, snapshots, credentials, lines }
 }
 
 /// A context with the senders that change what it decides by.
@@ -109,6 +103,7 @@ pub(crate) struct Handles {
     pub(crate) context: Rc<Context>,
     pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     pub(crate) credentials: watch::Sender<Option<Arc<Credentials>>>,
+    pub(crate) lines: ringmail_proxy::access_log::Lines,
 }
 
 /// Policies compiled for the pod `ignite/n1` at 10.77.0.1.
