@@ -19,12 +19,14 @@ pub mod serve;
 pub mod service;
 mod upkeep;
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::attest::{Attestor, Attestors, JwtAttestor, JwtRules, SourceError, StaticTokens};
 use crate::authority::self_signed::StateError;
@@ -39,7 +41,7 @@ use crate::upkeep::{BundleFile, Upkeep};
 
 pub use persist::PersistError;
 
-/// Why the CA does not start.
+/// Why the CA does not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be bound.
@@ -71,6 +73,9 @@ pub enum StartError {
     /// The TLS settings cannot be made.
     #[error(transparent)]
     Tls(#[from] TlsSetupError),
+    /// Files and certificates are no longer looked after.
+    #[error("the task that follows files and renews the serving certificate has failed")]
+    Upkeep,
 }
 
 /// Loads everything, serves until `shutdown` turns true, and ends cleanly.
@@ -104,10 +109,19 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> Result<
     let server = server(&settings, current, attestors, metrics, certificate);
     let upkeep = tokio::spawn(upkeep.run(shutdown.clone()));
     let health = tokio::spawn(Arc::new(health).run(metrics_listener, shutdown.clone()));
-    let served = Arc::new(server).run(listener, shutdown).await;
-    upkeep.abort();
+    let served = tokio::select! {
+        served = Arc::new(server).run(listener, shutdown) => served.map_err(StartError::from),
+        () = failed(upkeep) => Err(StartError::Upkeep),
+    };
     health.abort();
-    Ok(served?)
+    served
+}
+
+/// Returns only when the task panicked; a CA that follows no change must not look healthy.
+async fn failed(task: JoinHandle<()>) {
+    if task.await.is_ok() {
+        pending::<()>().await;
+    }
 }
 
 fn source(settings: &Settings, now: SystemTime) -> Result<Source, StateError> {

@@ -62,6 +62,9 @@ async fn a_bad_token_is_unauthenticated_for_its_own_reason() {
     ];
     for subject in [
         "node",
+        "ignite:node",
+        "serviceaccount:ignite:node",
+        "xsystem:serviceaccount:ignite:node",
         "system:node:worker-1",
         "system:serviceaccount:ignite",
         "system:serviceaccount::node",
