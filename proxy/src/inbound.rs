@@ -55,9 +55,6 @@ async fn admit(context: &Context, record: &Record, stream: TcpStream) -> Result<
         Err(error) => return Err((error.into(), Some(End::Plain(stream)))),
     };
     record.destination(destination);
-    if let Err(refusal) = fence(context) {
-        return Err((refusal, Some(End::Plain(stream))));
-    }
     let Some(snapshot) = context.snapshots.borrow().clone() else {
         return Err((Refusal::NoPolicy, Some(End::Plain(stream))));
     };
@@ -69,13 +66,6 @@ async fn admit(context: &Context, record: &Record, stream: TcpStream) -> Result<
         Mode::Disable => admission.plain(stream, Vec::new(), Protection::ModeDisable).await,
         Mode::Permissive => admission.permissive(stream).await,
         Mode::Strict => admission.secure(stream, Vec::new()).await,
-    }
-}
-
-fn fence(context: &Context) -> Result<(), Refusal> {
-    match context.fence.closed() {
-        Some(absence) => Err(Refusal::Fenced(absence.away())),
-        None => Ok(()),
     }
 }
 
@@ -178,8 +168,11 @@ impl Admission<'_> {
 
     async fn dial(&self) -> Result<TcpStream, Refusal> {
         self.authorize()?;
-        // Again: the handshake may have begun before the absence that closed it.
-        fence(self.context)?;
+        // Here, after the handshake: inside the stream the far sidecar can be told, and resets its application,
+        // which would take an end before that for a sidecar that died.
+        if let Some(absence) = self.context.fence.closed() {
+            return Err(Refusal::Fenced(absence.away()));
+        }
         Ok(connect::dial(self.destination, &self.context.config).await?)
     }
 

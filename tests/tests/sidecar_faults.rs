@@ -1,21 +1,25 @@
 //! A sidecar that dies, stops or comes back late: the ring sees a slow network, or loses that node alone.
 
-use std::{thread::sleep, time::Duration};
+use std::{io, net::SocketAddr, thread::sleep, time::Duration};
 
 use ringmail_lab::{
-    ignite::{EventKind, IgniteVersion},
-    process::Signal,
+    ignite::{EventKind, IgniteVersion, THIN_PORT},
+    process::{Signal, wait_until},
+    wire,
 };
 use ringmail_tests::{
     Shape, World, said, versions,
-    world::{RING, nothing_lost},
+    world::{CLIENT, RING, nothing_lost},
 };
 
 /// Kubelet's first restart of a container comes at once; a loaded node may take seconds.
 const AWAY: Duration = Duration::from_millis(1_500);
 const AWAY_LONG: Duration = Duration::from_millis(3_500);
 
-/// Longer than the failure-detection timeout of 10 s: the ring must decide.
+/// The others have failed the node after 10 s; it gives up the last of them after 13.3 s.
+const AWAY_LONGER_THAN_THE_RING_WAITS: Duration = Duration::from_secs(11);
+
+/// Each side has given up the other.
 const AWAY_TOO_LONG: Duration = Duration::from_secs(15);
 
 /// Discovery, communication, thin clients, binary REST and HTTP.
@@ -71,45 +75,148 @@ fn with_a_reset_in_place_of_the_fin_the_newer_ignite_loses_a_healthy_node() {
 }
 
 #[test]
-fn a_sidecar_that_stays_away_costs_its_own_node_alone() {
+fn a_sidecar_that_is_stopped_for_six_seconds_changes_nothing() {
     for version in versions() {
         let mut world = World::with_ring(version, Shape::strict()).unwrap();
         let load = world.load().unwrap();
-        kill_and_bring_back(&mut world, AWAY_TOO_LONG);
-        n2_alone_is_gone(&mut world);
+        be_away(&mut world, Away::Stopped, Duration::from_secs(6));
+        sleep(Duration::from_secs(12)); // longer than the failure-detection timeout
+        let view = world.ring().assert_whole(3).unwrap();
+        assert_eq!(view.version, 3, "{version}: the topology changed");
         nothing_lost(&load, u64::MAX).unwrap();
     }
 }
 
 #[test]
-fn a_sidecar_that_is_stopped_for_six_seconds_changes_nothing_and_for_fifteen_costs_its_node() {
+fn a_sidecar_that_is_back_before_its_node_gives_up_the_ring_costs_that_node_which_stops_by_itself() {
     for version in versions() {
-        let mut world = World::with_ring(version, Shape::strict()).unwrap();
-        let load = world.load().unwrap();
-        stop_for(&mut world, Duration::from_secs(6));
-        sleep(Duration::from_secs(6));
-        let view = world.ring().assert_whole(3).unwrap();
-        assert_eq!(view.version, 3, "{version}: the topology changed");
-        stop_for(&mut world, AWAY_TOO_LONG);
-        n2_alone_is_gone(&mut world);
-        nothing_lost(&load, u64::MAX).unwrap();
+        for away in [Away::Killed, Away::Stopped] {
+            let mut world = World::with_ring(version, Shape::strict()).unwrap();
+            let load = world.load().unwrap();
+            be_away(&mut world, away, AWAY_LONGER_THAN_THE_RING_WAITS);
+            world.ring().node_mut("n2").unwrap().wait_exit(Duration::from_secs(60)).unwrap();
+            assert!(world.ring().node("n2").unwrap().is_segmented(), "{version}, {away:?}: n2 was not segmented");
+            the_others_serve_on(&mut world);
+            nothing_lost(&load, u64::MAX).unwrap();
+        }
     }
 }
 
-fn stop_for(world: &mut World, how_long: Duration) {
-    world.sidecar("n2").unwrap().signal(Signal::SIGSTOP).unwrap();
-    sleep(how_long);
-    world.sidecar("n2").unwrap().signal(Signal::SIGCONT).unwrap();
+#[test]
+fn a_node_whose_sidecar_is_away_for_fifteen_seconds_is_fenced_until_it_has_restarted() {
+    for version in versions() {
+        for away in [Away::Killed, Away::Stopped] {
+            let mut world = World::with_ring(version, Shape::strict()).unwrap();
+            let load = world.load().unwrap();
+            be_away(&mut world, away, AWAY_TOO_LONG);
+            is_fenced(&mut world);
+            the_others_serve_on(&mut world);
+            // Another sidecar knows it still.
+            world.sidecar("n2").unwrap().kill9().unwrap();
+            world.restart_proxy("n2").unwrap();
+            is_fenced(&mut world);
+            nothing_lost(&load, u64::MAX).unwrap();
+
+            if world.ring().node_mut("n2").unwrap().is_running().unwrap() {
+                world.ring().node_mut("n2").unwrap().kill9().unwrap();
+            }
+            world.wait_ready("n2").unwrap();
+            world.restart_node("n2").unwrap();
+            world.ring().wait_whole(3).unwrap();
+            wire::thin_handshake(world.pod(CLIENT).unwrap().namespace(), thin_port_of_n2(&world)).unwrap();
+        }
+    }
 }
 
-/// n2 has left the ring, by its own decision and for good, and the others serve on as one cluster.
-fn n2_alone_is_gone(world: &mut World) {
-    world.ring().node_mut("n2").unwrap().wait_exit(Duration::from_secs(60)).unwrap();
-    let view = world.ring().wait_whole(2).unwrap();
-    assert_eq!(view.servers, ["n1", "n3"]);
-    assert!(world.ring().node("n2").unwrap().is_segmented(), "n2 ended, and not because it was segmented");
-    for name in ["n1", "n3"] {
-        assert!(!world.ring().node(name).unwrap().is_segmented(), "{name} segmented");
+#[test]
+fn without_the_fence_the_same_absence_leaves_two_live_clusters() {
+    let version = versions()[0];
+    let mut world = World::with_ring(version, Shape::strict().with("fence_after", "0s")).unwrap();
+    be_away(&mut world, Away::Killed, AWAY_TOO_LONG);
+    world.wait_ready("n2").unwrap();
+    two_live_clusters(&mut world);
+}
+
+#[test]
+fn a_plain_ring_splits_when_a_node_is_cut_off_for_fifteen_seconds() {
+    for version in versions() {
+        let mut world = World::with_ring(version, Shape::plain()).unwrap();
+        let pod = world.pod("n2").unwrap().namespace();
+        for (chain, direction) in [("INPUT", "-i"), ("OUTPUT", "-o")] {
+            pod.run("iptables", &["-A", chain, "!", direction, "lo", "-j", "DROP"]).unwrap();
+        }
+        sleep(AWAY_TOO_LONG);
+        world.pod("n2").unwrap().namespace().run("iptables", &["-F"]).unwrap();
+        two_live_clusters(&mut world);
+    }
+}
+
+/// How a sidecar is not there.
+#[derive(Clone, Copy, Debug)]
+enum Away {
+    /// Its processes are killed, and others started.
+    Killed,
+    /// Its processes are stopped, and go on.
+    Stopped,
+}
+
+fn be_away(world: &mut World, away: Away, how_long: Duration) {
+    match away {
+        Away::Killed => drop(world.sidecar("n2").unwrap().kill9().unwrap()),
+        Away::Stopped => world.sidecar("n2").unwrap().signal(Signal::SIGSTOP).unwrap(),
+    }
+    sleep(how_long);
+    match away {
+        Away::Killed => world.restart_proxy("n2").unwrap(),
+        Away::Stopped => world.sidecar("n2").unwrap().signal(Signal::SIGCONT).unwrap(),
+    }
+}
+
+/// Nobody in the mesh reaches n2, and its sidecar says why.
+fn is_fenced(world: &mut World) {
+    let (pod, sidecar) = (world.pod("n2").unwrap(), &world.sidecars["n2"]);
+    let answer = wait_until(Duration::from_secs(20), "n2 says that it is fenced", || {
+        let answer = sidecar.readiness(pod)?;
+        anyhow::ensure!(answer.body.contains("fenced"), "{} {}", answer.status, answer.body);
+        Ok(Some(answer))
+    })
+    .unwrap();
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("restart the application"), "{}", answer.body);
+    for name in [CLIENT, "n1", "n3"] {
+        let from = world.pod(name).unwrap().namespace();
+        let error = wire::thin_handshake(from, thin_port_of_n2(world)).expect_err(name);
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        assert_eq!(kind, Some(io::ErrorKind::ConnectionReset), "{name}: {error:#}");
+    }
+    assert!(said::ended(sidecar, pod, "fenced").unwrap() >= 3.0);
+    assert_eq!(said::sum(&said::metrics(sidecar, pod).unwrap(), "ringmail_fenced", &[]), 1.0);
+}
+
+fn thin_port_of_n2(world: &World) -> SocketAddr {
+    SocketAddr::new(world.pod("n2").unwrap().ip(), THIN_PORT)
+}
+
+/// n1 and n3 are one cluster of two, and neither has segmented.
+fn the_others_serve_on(world: &mut World) {
+    let views = ["n1", "n3"].map(|name| {
+        let node = world.ring().node(name).unwrap();
+        assert!(!node.is_segmented(), "{name} segmented");
+        node.view().unwrap()
+    });
+    assert_eq!(views[0].servers, ["n1", "n3"]);
+    assert_eq!(views[0], views[1]);
+}
+
+/// n2 has given up the ring, and lives on for long after it could reach the others again.
+fn two_live_clusters(world: &mut World) {
+    sleep(Duration::from_secs(30));
+    the_others_serve_on(world);
+    let n2 = world.ring().node("n2").unwrap();
+    assert_eq!(n2.view().unwrap().servers, ["n2"]);
+    for name in ["n1", "n2"] {
+        let from = world.pod(CLIENT).unwrap().namespace();
+        wire::thin_handshake(from, SocketAddr::new(world.pod(name).unwrap().ip(), THIN_PORT)).unwrap();
     }
 }
 
