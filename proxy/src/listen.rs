@@ -76,7 +76,11 @@ impl Sockets {
     }
 }
 
-fn bind_families(addresses: [IpAddr; 2], port: u16, config: &Config) -> Result<Vec<TcpListener>, ListenError> {
+fn bind_families(
+    addresses: [IpAddr; 2],
+    port: u16,
+    config: &Config,
+) -> Result<Vec<TcpListener>, ListenError> {
     let mut listeners = Vec::with_capacity(addresses.len());
     for ip in addresses {
         let address = SocketAddr::new(ip, port);

@@ -129,7 +129,9 @@ pub fn original_destination(
     let destination = match answer {
         Ok(address) => address.as_socket(),
         // No entry in the connection tracking: it was never redirected.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OrigDstError::NotCaptured { local }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(OrigDstError::NotCaptured { local });
+        }
         Err(error) => return Err(unknown(error)),
     };
     let destination = destination.ok_or_else(|| unknown(io::ErrorKind::Unsupported.into()))?;

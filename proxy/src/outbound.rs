@@ -8,8 +8,9 @@ use ringmail_policy::Workload;
 use tokio::net::TcpStream;
 
 use crate::{
-    connect, ending,
+    connect,
     copy::End,
+    ending,
     listen::Accepted,
     orig_dst::original_destination,
     reason::Reason,

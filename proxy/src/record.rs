@@ -40,7 +40,7 @@ impl Direction {
 }
 
 /// How the leg on the network side is protected, or why it is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protection {
     /// Mutual TLS 1.3 with a verified SPIFFE identity.
     MutualTls,
@@ -77,14 +77,12 @@ pub struct ByteCounts {
 impl ByteCounts {
     /// Counts bytes read from downstream and written upstream. One writer only: a plain load and store.
     pub fn add_from_downstream(&self, bytes: u64) {
-        self.from_downstream
-            .store(self.from_downstream.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+        self.from_downstream.store(self.from_downstream.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
     }
 
     /// Counts bytes read from upstream and written downstream. One writer only: a plain load and store.
     pub fn add_to_downstream(&self, bytes: u64) {
-        self.to_downstream
-            .store(self.to_downstream.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+        self.to_downstream.store(self.to_downstream.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
     }
 
     /// Bytes that went from downstream to upstream (Istio's `received`).
@@ -147,6 +145,7 @@ impl Live {
 }
 
 /// The record of one connection; see the module.
+#[derive(Debug)]
 pub struct Record {
     live: Arc<Live>,
     ledger: Arc<Ledger>,

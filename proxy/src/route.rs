@@ -164,7 +164,9 @@ pub async fn confirm(
     let mut latest = expected;
     let deadline = Instant::now() + REASK_WAIT;
     loop {
-        if let Some(fresh) = snapshots.borrow_and_update().as_deref().and_then(|now| identities(now, destination)) {
+        if let Some(fresh) =
+            snapshots.borrow_and_update().as_deref().and_then(|now| identities(now, destination))
+        {
             if fresh.contains(got) {
                 return Ok(());
             }

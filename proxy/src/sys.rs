@@ -53,8 +53,10 @@ pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
 }
 
 fn parse_tcp_info(raw: &[u8]) -> io::Result<TcpInfo> {
-    let field = |at: usize| raw.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
-    let wide = |at: usize| raw.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
+    let field =
+        |at: usize| raw.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
+    let wide =
+        |at: usize| raw.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
     // Offsets of `struct tcp_info` in linux/tcp.h, which only ever grows at its end.
     match (field(24), field(56), wide(120)) {
         (Some(unacked), Some(last_ack_ms), Some(bytes_acked)) => {

@@ -45,7 +45,8 @@ async fn wire(settings: &str) -> Wire {
         tls::connect(near, address, &outbound, PATIENCE),
         tls::accept(far, Vec::new(), &inbound, PATIENCE)
     );
-    let (outbound, inbound) = (context(&outbound, settings, NO_POLICY), context(&inbound, settings, NO_POLICY));
+    let (outbound, inbound) =
+        (context(&outbound, settings, NO_POLICY), context(&inbound, settings, NO_POLICY));
     let (a, a_side) = pair().await;
     let (b_side, b) = pair().await;
     start(&outbound, Direction::Outbound, connected.unwrap(), a_side).await;
@@ -229,7 +230,10 @@ async fn after_a_goodbye_a_failure_is_still_told() {
             }
             sleep(Duration::from_millis(20)).await;
         };
-        assert!(matches!(failed.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe), "{failed}");
+        assert!(
+            matches!(failed.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
+            "{failed}"
+        );
     })
     .await;
 }

@@ -19,7 +19,10 @@ use tokio::{
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
-async fn meet(client: &Credentials, server: &Credentials) -> (Result<String, Reason>, Result<String, Reason>) {
+async fn meet(
+    client: &Credentials,
+    server: &Credentials,
+) -> (Result<String, Reason>, Result<String, Reason>) {
     let (near, far) = pair().await;
     let address = near.peer_addr().unwrap().ip();
     let (connected, accepted) = tokio::join!(
@@ -236,7 +239,8 @@ async fn a_refused_client_is_told_by_an_alert() {
     let () = accepted;
     let mut stream = connected.unwrap();
     let mut buffer = [0; 16];
-    let read = std::future::poll_fn(|cx| stream.poll_read(cx, &mut tokio::io::ReadBuf::new(&mut buffer))).await;
+    let read =
+        std::future::poll_fn(|cx| stream.poll_read(cx, &mut tokio::io::ReadBuf::new(&mut buffer))).await;
     let alert = tls::stream::alert_of(&read.unwrap_err());
     assert_eq!(alert, Some(AlertDescription::CertificateUnknown));
 }

@@ -28,8 +28,10 @@ pub fn knock(from: &Pod, to: SocketAddr, identity: Option<Identity>) -> Result<u
     let tcp = wire::connect(from.namespace(), to)?;
     tcp.set_read_timeout(Some(DEADLINE))?;
     tcp.set_write_timeout(Some(DEADLINE))?;
-    let mut stream: StreamOwned<ClientConnection, TcpStream> =
-        StreamOwned::new(ClientConnection::new(config(identity)?, ServerName::IpAddress(to.ip().into()))?, tcp);
+    let mut stream: StreamOwned<ClientConnection, TcpStream> = StreamOwned::new(
+        ClientConnection::new(config(identity)?, ServerName::IpAddress(to.ip().into()))?,
+        tcp,
+    );
     let mut byte = [0];
     stream.read_exact(&mut byte).context("read the first byte")?;
     Ok(byte[0])

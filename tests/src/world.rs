@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use ringmail_lab::{
     ca::Ca,
-    ignite::{Atomicity, Formation, IgniteNode, IgniteVersion, Installation, LoadShape, NodeSettings, Progress, Ring, THIN_PORT, ThinLoad, View},
+    ignite::{
+        Atomicity, Formation, IgniteNode, IgniteVersion, Installation, LoadShape, NodeSettings, Progress,
+        Ring, THIN_PORT, ThinLoad, View,
+    },
     mesh::MeshFiles,
     network::{Network, Pod},
     sidecar::{Sidecar, SidecarSettings},
@@ -161,8 +164,15 @@ impl World {
     }
 
     /// The same with an address list of one's own.
-    pub fn form_listing(&mut self, names: &[&str], formation: Formation, listed: &[&str]) -> Result<Duration> {
-        let pods = |names: &[&str]| -> Result<Vec<&Pod>> { names.iter().map(|name| self.network.pod(name)).collect() };
+    pub fn form_listing(
+        &mut self,
+        names: &[&str],
+        formation: Formation,
+        listed: &[&str],
+    ) -> Result<Duration> {
+        let pods = |names: &[&str]| -> Result<Vec<&Pod>> {
+            names.iter().map(|name| self.network.pod(name)).collect()
+        };
         let (pods, listed) = (pods(names)?, pods(listed)?);
         let settings = NodeSettings::new(listed);
         let ring = Ring::form_with(&self.installation, &pods, formation, settings, &self.folder)?;

@@ -55,7 +55,8 @@ fn every_peer_is_named(world: &mut World) {
     for name in RING {
         let sidecar = world.sidecar(name).unwrap();
         for direction in ["inbound", "outbound"] {
-            let lines = said::access_lines(sidecar, &[&format!("direction={direction}"), "protection=mutual_tls"]);
+            let lines =
+                said::access_lines(sidecar, &[&format!("direction={direction}"), "protection=mutual_tls"]);
             assert!(!lines.is_empty(), "{name} logged no {direction} connection");
             for line in lines {
                 assert!(line.matches(IDENTITY).count() >= 2, "a peer without a name: {line}");

@@ -52,7 +52,8 @@ fn three_nodes_form_one_ring_ten_times_at_once_and_one_after_another_as_fast_as_
 fn assert_no_refused_join(world: &mut World) {
     for name in RING {
         let log = world.ring().node(name).unwrap().log_text();
-        let refused = log.lines().find(|line| line.contains("JOIN_IMPOSSIBLE") || line.contains("Failed to start"));
+        let refused =
+            log.lines().find(|line| line.contains("JOIN_IMPOSSIBLE") || line.contains("Failed to start"));
         assert_eq!(refused, None, "{name}");
     }
 }

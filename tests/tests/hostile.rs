@@ -75,7 +75,8 @@ fn throw(mut stream: TcpStream, bytes: &[u8]) -> Option<Duration> {
 
 #[test]
 fn whatever_is_thrown_at_a_captured_port_ends_with_its_reason_and_good_clients_do_not_notice() {
-    let mut world = World::new(versions()[0], Shape::strict().with("handshake_timeout", HANDSHAKE_DEADLINE)).unwrap();
+    let mut world =
+        World::new(versions()[0], Shape::strict().with("handshake_timeout", HANDSHAKE_DEADLINE)).unwrap();
     let node = world.pod("n1").unwrap();
     let stranger = world.pod(STRANGER).unwrap();
     let application = listen(node).unwrap();
@@ -87,7 +88,8 @@ fn whatever_is_thrown_at_a_captured_port_ends_with_its_reason_and_good_clients_d
             .collect();
         let took: Vec<_> = thread::scope(|scope| {
             let bytes = &bytes;
-            let throws: Vec<_> = streams.into_iter().map(|stream| scope.spawn(move || throw(stream, bytes))).collect();
+            let throws: Vec<_> =
+                streams.into_iter().map(|stream| scope.spawn(move || throw(stream, bytes))).collect();
             let slowest = slowest_answer(&mut near, &mut far);
             assert!(slowest < Duration::from_millis(200), "{what}: a good client waited {slowest:?}");
             throws.into_iter().map(|throw| throw.join().unwrap()).collect()
@@ -128,7 +130,8 @@ fn application_saw_nobody(listener: &std::net::TcpListener) -> usize {
 
 #[test]
 fn the_proxys_own_ports_never_dial_and_never_loop() {
-    let world = World::new(versions()[0], Shape::strict().with("handshake_timeout", HANDSHAKE_DEADLINE)).unwrap();
+    let world =
+        World::new(versions()[0], Shape::strict().with("handshake_timeout", HANDSHAKE_DEADLINE)).unwrap();
     let node = world.pod("n1").unwrap();
     let application = listen(node).unwrap();
     let own = IpAddr::V4(Ipv4Addr::LOCALHOST);

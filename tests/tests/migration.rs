@@ -36,7 +36,11 @@ fn a_plain_ring_moves_into_the_mesh_and_out_again_without_losing_a_key() {
         sleep(APPLIED);
         let view = world.ring().assert_whole(3).unwrap();
         sleep(Duration::from_secs(3));
-        assert_eq!(world.ring().assert_whole(3).unwrap().version, view.version, "{version}: STRICT changed the ring");
+        assert_eq!(
+            world.ring().assert_whole(3).unwrap().version,
+            view.version,
+            "{version}: STRICT changed the ring"
+        );
         world.files.remove_policy("strict").unwrap();
         sleep(APPLIED);
         for name in RING {
@@ -69,7 +73,9 @@ fn restart(world: &mut World, name: &'static str, into_mesh: bool) {
 
 fn assert_no_failures(world: &mut World, name: &str) {
     let events = world.ring().node(name).unwrap().events();
-    let failed: Vec<_> =
-        events.iter().filter(|event| matches!(event.kind, ringmail_lab::ignite::EventKind::Failed { .. })).collect();
+    let failed: Vec<_> = events
+        .iter()
+        .filter(|event| matches!(event.kind, ringmail_lab::ignite::EventKind::Failed { .. }))
+        .collect();
     assert!(failed.is_empty(), "{name} failed a node: {failed:?}");
 }

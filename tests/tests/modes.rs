@@ -29,9 +29,8 @@ const FIRST_BYTES: Duration = Duration::from_millis(500);
 const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The handshake of a thin client whose length is 22, the type byte of a TLS handshake record.
-const THIN_OF_22_BYTES: &[u8] = &[
-    22, 0, 0, 0, 1, 1, 0, 1, 0, 0, 0, 2, 9, 3, 0, 0, 0, b'x', b'y', b'z', 9, 0, 0, 0, 0, 101,
-];
+const THIN_OF_22_BYTES: &[u8] =
+    &[22, 0, 0, 0, 1, 1, 0, 1, 0, 0, 0, 2, 9, 3, 0, 0, 0, b'x', b'y', b'z', 9, 0, 0, 0, 0, 101];
 
 #[test]
 fn strict_refuses_plaintext_and_every_wrong_certificate_and_the_application_never_sees_a_byte() {
@@ -69,7 +68,11 @@ fn strict_refuses_plaintext_and_every_wrong_certificate_and_the_application_neve
         let lines = said::access_lines(&world.sidecars["n1"], &[&format!("reason={reason}")]);
         assert!(!lines.is_empty(), "no line says {reason}");
     }
-    assert_eq!(application.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "the application was dialled");
+    assert_eq!(
+        application.accept().unwrap_err().kind(),
+        ErrorKind::WouldBlock,
+        "the application was dialled"
+    );
 }
 
 /// A root nobody trusts, and a leaf of it with the very identity of a node.
@@ -81,7 +84,8 @@ fn foreign_identity() -> intruder::Identity {
     let issuer = rcgen::CertifiedIssuer::self_signed(issuer, issuer_key).unwrap();
     let key = KeyPair::generate().unwrap();
     let mut leaf = CertificateParams::default();
-    leaf.subject_alt_names = vec![SanType::URI("spiffe://cluster.local/ns/ignite/sa/ignite".try_into().unwrap())];
+    leaf.subject_alt_names =
+        vec![SanType::URI("spiffe://cluster.local/ns/ignite/sa/ignite".try_into().unwrap())];
     leaf.is_ca = rcgen::IsCa::ExplicitNoCa;
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
@@ -122,7 +126,8 @@ fn a_plaintext_node_cannot_join_a_strict_ring_and_does_not_disturb_it() {
         let refused: f64 = RING
             .iter()
             .map(|name| {
-                said::ended(&world.sidecars[*name], world.network.pod(name).unwrap(), "plaintext_refused").unwrap()
+                said::ended(&world.sidecars[*name], world.network.pod(name).unwrap(), "plaintext_refused")
+                    .unwrap()
             })
             .sum();
         assert!(refused > 0.0, "nobody recorded the refused node");
@@ -186,11 +191,9 @@ fn a_policy_that_denies_one_identity_closes_its_live_connection_within_a_second_
         let to = SocketAddr::new(world.pod("n1").unwrap().ip(), THIN_PORT);
         let guest = open_thin(&world, CLIENT, to);
         let member = open_thin(&world, "n2", to);
-        let other_port = wire::connect(
-            world.pod(CLIENT).unwrap().namespace(),
-            (to.ip(), COMMUNICATION_PORT).into(),
-        )
-        .unwrap();
+        let other_port =
+            wire::connect(world.pod(CLIENT).unwrap().namespace(), (to.ip(), COMMUNICATION_PORT).into())
+                .unwrap();
         let began = Instant::now();
         world.files.write_policy("deny-guest", DENY_GUEST_ON_10800).unwrap();
         let closed = is_reset(&guest, Duration::from_secs(5));

@@ -38,7 +38,8 @@ fn kills(version: IgniteVersion, shape: Shape, victims: &[&str]) -> Vec<Duration
         let slowest = survivors
             .iter()
             .map(|name| {
-                let failed = world.ring().node(name).unwrap().wait_failed(victim, Duration::from_secs(20)).unwrap();
+                let failed =
+                    world.ring().node(name).unwrap().wait_failed(victim, Duration::from_secs(20)).unwrap();
                 Duration::from_millis(failed.at_ms.saturating_sub(killed))
             })
             .max()
@@ -70,7 +71,9 @@ fn a_dead_peer_in_the_address_list_costs_a_join_less_than_a_second() {
         let mut beside_dead: Vec<_> = (0..2).map(|_| start_of_n3(&RING)).collect();
         alone.sort();
         beside_dead.sort();
-        println!("{version}: n3 starts alone in {alone:?}, with two dead peers in its list in {beside_dead:?}");
+        println!(
+            "{version}: n3 starts alone in {alone:?}, with two dead peers in its list in {beside_dead:?}"
+        );
         assert!(beside_dead[0] < alone[0] + 2 * PER_DEAD_ADDRESS, "{beside_dead:?}, {alone:?}");
     }
 }

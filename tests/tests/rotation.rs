@@ -52,7 +52,9 @@ fn resets(world: &World) -> f64 {
 #[test]
 fn ten_renewals_under_load_reset_nothing_and_new_connections_use_the_new_leaf() {
     for version in versions() {
-        let mut world = World::with_ring(version, Shape::strict().with_ca(SHORT_TTL).with("certificate_ttl", "20s")).unwrap();
+        let mut world =
+            World::with_ring(version, Shape::strict().with_ca(SHORT_TTL).with("certificate_ttl", "20s"))
+                .unwrap();
         let load = world.load().unwrap();
         let resets_before = resets(&world);
         let mut serials = BTreeSet::from([serial(&world, "n2")]);
@@ -99,8 +101,10 @@ fn a_ca_that_is_away_across_a_renewal_is_asked_again_and_the_old_leaf_serves_mea
         assert!(failures >= 2.0, "{failures} failed tries in 45 s without a CA");
         assert_eq!(world.ring().assert_whole(3).unwrap().version, 3);
         restart_ca(&mut world);
-        wait_until(Duration::from_secs(30), "n2 has a new leaf", || Ok((serial(&world, "n2") != before).then_some(())))
-            .unwrap();
+        wait_until(Duration::from_secs(30), "n2 has a new leaf", || {
+            Ok((serial(&world, "n2") != before).then_some(()))
+        })
+        .unwrap();
         world.wait_ready("stranger").unwrap();
         assert_eq!(world.ring().assert_whole(3).unwrap().version, 3);
         nothing_lost(&load, 0).unwrap();

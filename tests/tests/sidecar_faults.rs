@@ -95,7 +95,10 @@ fn a_sidecar_that_is_back_before_its_node_gives_up_the_ring_costs_that_node_whic
             let load = world.load().unwrap();
             be_away(&mut world, away, AWAY_LONGER_THAN_THE_RING_WAITS);
             world.ring().node_mut("n2").unwrap().wait_exit(Duration::from_secs(60)).unwrap();
-            assert!(world.ring().node("n2").unwrap().is_segmented(), "{version}, {away:?}: n2 was not segmented");
+            assert!(
+                world.ring().node("n2").unwrap().is_segmented(),
+                "{version}, {away:?}: n2 was not segmented"
+            );
             the_others_serve_on(&mut world);
             nothing_lost(&load, u64::MAX).unwrap();
         }
@@ -237,7 +240,10 @@ fn a_data_plane_that_crashes_twenty_times_in_a_row_delays_connections_by_millise
         let view = world.ring().assert_whole(3).unwrap();
         assert_eq!(view.version, 3, "{version}: the topology changed");
         let progress = nothing_lost(&load, u64::MAX).unwrap();
-        println!("{version}: 20 crashes, slowest operation {:?}, {} errors", progress.slowest, progress.errors);
+        println!(
+            "{version}: 20 crashes, slowest operation {:?}, {} errors",
+            progress.slowest, progress.errors
+        );
         let pod = world.network.pod("n2").unwrap();
         let metrics = said::metrics(&world.sidecars["n2"], pod).unwrap();
         assert_eq!(said::sum(&metrics, "ringmail_data_plane_restarts_total", &[]), 20.0);

@@ -136,7 +136,8 @@ fn one_round(
         let running: Vec<_> = (round * 1_000..)
             .zip(&pairs)
             .flat_map(|(seed, (near, far))| {
-                let (there, back) = (Seeded(seed).next_number() % 2_000_000, Seeded(!seed).next_number() % 2_000_000);
+                let (there, back) =
+                    (Seeded(seed).next_number() % 2_000_000, Seeded(!seed).next_number() % 2_000_000);
                 [
                     scope.spawn(move || {
                         send(near, seed, there).unwrap();

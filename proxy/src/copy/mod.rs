@@ -9,11 +9,7 @@
 mod end;
 mod flow;
 
-use std::{
-    future::poll_fn,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, task::Poll, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -172,8 +168,12 @@ fn expected(
     }
     match (onward.finished(), back.finished()) {
         (Some(FlowEnd::WriterFailed), _) => known(LAST_WORDS_DEADLINE, Outcome::Upstream(upstream.gone())),
-        (_, Some(FlowEnd::WriterFailed)) => known(LAST_WORDS_DEADLINE, Outcome::Downstream(downstream.gone())),
-        (Some(FlowEnd::Passed), None) | (None, Some(FlowEnd::Passed)) => Some((half_close, Expiry::HalfClosed)),
+        (_, Some(FlowEnd::WriterFailed)) => {
+            known(LAST_WORDS_DEADLINE, Outcome::Downstream(downstream.gone()))
+        }
+        (Some(FlowEnd::Passed), None) | (None, Some(FlowEnd::Passed)) => {
+            Some((half_close, Expiry::HalfClosed))
+        }
         (_, _) => None,
     }
 }

@@ -7,7 +7,9 @@
 
 use std::{io, time::Duration};
 
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+};
 use rustls::{AlertDescription, ConnectionTrafficSecrets, crypto::cipher::Iv};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
@@ -80,7 +82,9 @@ fn seal(session: rustls::Connection, alert: AlertDescription) -> io::Result<Vec<
         ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
         ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
         ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
-        _ => return Err(io::Error::other("the session's cipher suite is none of the three that are offered")),
+        _ => {
+            return Err(io::Error::other("the session's cipher suite is none of the three that are offered"));
+        }
     };
     seal_with(algorithm, key.as_ref(), iv, sequence, alert)
 }
@@ -92,7 +96,8 @@ fn seal_with(
     sequence: u64,
     alert: AlertDescription,
 ) -> io::Result<Vec<u8>> {
-    let key = UnboundKey::new(algorithm, key).map_err(|_| io::Error::other("traffic key of a wrong length"))?;
+    let key =
+        UnboundKey::new(algorithm, key).map_err(|_| io::Error::other("traffic key of a wrong length"))?;
     let mut nonce = [0u8; 12];
     nonce.copy_from_slice(iv.as_ref());
     for (byte, counter) in nonce[4..].iter_mut().zip(sequence.to_be_bytes()) {

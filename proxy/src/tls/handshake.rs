@@ -86,7 +86,10 @@ impl HandshakeError {
         tls.map_or(Self::Io(error), Self::from_tls)
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "rustls's error is open: what has no name here is a protocol fault")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "rustls's error is open: what has no name here is a protocol fault"
+    )]
     fn from_tls(error: Error) -> Self {
         match error {
             Error::AlertReceived(alert) => Self::RefusedByPeer(alert),
@@ -141,8 +144,9 @@ pub async fn connect(
 ) -> Result<MeshStream, Failed> {
     let connector = TlsConnector::from(Arc::clone(&credentials.client));
     let name = ServerName::IpAddress(destination.into());
-    let handshake = connector
-        .connect_with(name, Prefixed::new(Vec::new(), tcp), |session| session.set_buffer_limit(Some(TLS_SEND_BUFFER)));
+    let handshake = connector.connect_with(name, Prefixed::new(Vec::new(), tcp), |session| {
+        session.set_buffer_limit(Some(TLS_SEND_BUFFER))
+    });
     drive(handshake.into_fallible(), deadline, TlsStream::Client).await
 }
 

@@ -44,8 +44,10 @@ impl PeerVerifier {
         usage: Usage,
         now: UnixTime,
     ) -> Result<(), Error> {
-        let chain: Vec<_> =
-            std::iter::once(end_entity).chain(intermediates).map(|der| CertificateDer::from(der.as_ref())).collect();
+        let chain: Vec<_> = std::iter::once(end_entity)
+            .chain(intermediates)
+            .map(|der| CertificateDer::from(der.as_ref()))
+            .collect();
         let verdict = self.bundle.verify(&chain, usage, now);
         let answer = match &verdict {
             Ok(_) => Ok(()),
