@@ -1,5 +1,7 @@
 //! Certificates and roots change under a ring at work, and the CA may be away meanwhile.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails its scenario, in a helper too")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     thread::sleep,

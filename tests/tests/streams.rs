@@ -1,5 +1,7 @@
 //! Bytes, ends and back-pressure between two pods, through both sidecars.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails its scenario, in a helper too")]
+
 use std::{
     io::{Read, Write},
     net::Shutdown,
