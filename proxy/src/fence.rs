@@ -2,8 +2,9 @@
 //!
 //! A ring gives up a node that it cannot reach; the node, some seconds later, gives up the ring, lives on
 //! alone, and never merges with it again. Where the sidecar itself was what was missing, it is the one who
-//! can tell when it is back: it lets nobody reach what may be a cluster of its own. Outbound stays open,
-//! because a node that has not given up yet must hear from the others that it was failed, and then stops.
+//! can tell when it is back: it lets nobody reach what may be a cluster of its own. A node that has not given
+//! up yet must hear from the others that it was failed, and then stops. So outbound stays open, and so does
+//! inbound from whom the application is itself connected to: those it has not given up.
 //!
 //! - `listeners`: what of the application listens, by which its restart is told.
 //! - `state`: what outlives this process.
@@ -16,6 +17,7 @@ mod tests;
 
 use std::{
     fmt, io,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -28,12 +30,13 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::{config::Config, ledger::Ledger};
 use listeners::Listeners;
 use state::{Remembered, StateDir};
 
-/// How often the sidecar notes that it is there: small beside the shortest absence that can be configured.
-const BEAT: Duration = Duration::from_secs(1);
+/// How often the sidecar notes that it is there. An absence seems longer by up to this: small beside the time
+/// between what a ring rides out and what it does not.
+const BEAT: Duration = Duration::from_millis(250);
 
 /// A time during which the application ran and nobody could reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +150,15 @@ impl Fence {
             Some(Arc::new(Absence { away, listeners: Listeners::default() }))
         };
         self.absence.borrow().clone().or_else(unjudged)
+    }
+
+    /// Why a connection from `peer` may not reach the application at `port`, or none where it may: while the
+    /// fence is open, and from whom the application holds a connection to, at the same port. A node alone
+    /// holds none; one that still takes the others for its ring is told through it that it was failed.
+    pub fn keeps_out(&self, peer: IpAddr, port: u16, ledgers: &[Arc<Ledger>]) -> Option<Arc<Absence>> {
+        let absence = self.closed()?;
+        let back = SocketAddr::new(peer, port);
+        (!ledgers.iter().any(|ledger| ledger.leads_to(back))).then_some(absence)
     }
 
     /// Tells each time the fence closes or opens.

@@ -154,6 +154,15 @@ impl Ledger {
         self.books().live.len()
     }
 
+    /// Whether an established outbound connection leads to `destination`.
+    pub fn leads_to(&self, destination: SocketAddr) -> bool {
+        self.books().live.values().any(|live| {
+            live.direction == Direction::Outbound
+                && live.established.get().is_some()
+                && live.destination.get() == Some(&destination)
+        })
+    }
+
     pub(crate) fn next_id(&self) -> u64 {
         NEXT_ID.fetch_add(1, Ordering::Relaxed)
     }

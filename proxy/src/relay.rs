@@ -3,7 +3,7 @@
 //! The table of ends is here and nowhere else: what the own application sees, what the far side sees,
 //! and which reason is recorded.
 
-use std::{future::poll_fn, rc::Rc, task::Poll};
+use std::{future::poll_fn, net::SocketAddr, rc::Rc, task::Poll};
 
 use rustls::AlertDescription;
 use tokio::{net::TcpStream, time::Instant};
@@ -14,7 +14,7 @@ use crate::{
     ending,
     limits::Permit,
     reason::Reason,
-    record::{Direction, Record},
+    record::{Direction, Live, Record},
     registry::{Entry, Told},
     sys,
     tls::alert::{self, APPLICATION_FAILED, DENIED},
@@ -110,7 +110,7 @@ async fn copy_and_watch(
                     entry.set_in_flight(black_hole.is_waiting());
                 }
             },
-            () = fenced(context, direction) => return Reason::Fenced,
+            () = fenced(context, record.live()) => return Reason::Fenced,
             outcome = duplex.run(downstream, upstream, &record.live().bytes) => {
                 return reason_of(outcome, direction, remote);
             }
@@ -120,8 +120,13 @@ async fn copy_and_watch(
 
 /// Ready when this connection may not go on. It wakes nobody (the registry does), but whoever was woken asks
 /// it first: a process that was stopped has bytes to copy before anything has judged how long that was.
-async fn fenced(context: &Context, direction: Direction) {
-    let is_fenced = || direction == Direction::Inbound && context.fence.is_closed();
+async fn fenced(context: &Context, live: &Live) {
+    let is_fenced = || {
+        let port = live.destination.get().map_or(0, SocketAddr::port);
+        live.direction == Direction::Inbound
+            && context.fence.is_closed()
+            && context.fence.keeps_out(live.source.ip(), port, &context.ledgers).is_some()
+    };
     poll_fn(|_| if is_fenced() { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 

@@ -53,6 +53,8 @@ pub struct Context {
     pub own: Own,
     /// The worker's books.
     pub ledger: Arc<Ledger>,
+    /// Every worker's.
+    pub ledgers: Arc<[Arc<Ledger>]>,
     /// What may be held.
     pub limits: Arc<Limits>,
     /// What policy and discovery decide.
@@ -105,7 +107,7 @@ pub struct Wiring {
 /// The running workers.
 #[derive(Debug)]
 pub struct Workers {
-    ledgers: Vec<Arc<Ledger>>,
+    ledgers: Arc<[Arc<Ledger>]>,
     limits: Arc<Limits>,
     end: watch::Sender<Option<Reason>>,
     threads: Vec<JoinHandle<()>>,
@@ -126,18 +128,20 @@ impl Workers {
         let limits = Limits::new(&wiring.config);
         let (end, ended) = watch::channel(None);
         let count = wiring.config.workers.max(1);
-        let mut workers = Self { ledgers: Vec::new(), limits: Arc::clone(&limits), end, threads: Vec::new() };
+        let ledgers: Arc<[_]> =
+            (0..count).map(|_| Arc::new(Ledger::new(wiring.access_log.clone()))).collect();
+        let mut workers =
+            Self { ledgers: Arc::clone(&ledgers), limits: Arc::clone(&limits), end, threads: Vec::new() };
         let mut seats = Vec::with_capacity(count);
         let mut door =
             Some(Door { listeners: listeners(wiring.outbound, wiring.inbound), limits: Arc::clone(&limits) });
-        for number in 0..count {
+        for (number, ledger) in ledgers.iter().enumerate() {
             let (queue, accepted) = mpsc::unbounded_channel();
             seats.push(Seat { queue, load: Arc::default() });
-            let ledger = Arc::new(Ledger::new(wiring.access_log.clone()));
-            workers.ledgers.push(Arc::clone(&ledger));
             let worker = Worker {
                 config: Arc::clone(&wiring.config),
-                ledger,
+                ledger: Arc::clone(ledger),
+                ledgers: Arc::clone(&ledgers),
                 limits: Arc::clone(&limits),
                 snapshots: wiring.snapshots.clone(),
                 credentials: wiring.credentials.clone(),
@@ -232,6 +236,7 @@ fn spawn<F: Future<Output = ()>>(
 struct Worker {
     config: Arc<Config>,
     ledger: Arc<Ledger>,
+    ledgers: Arc<[Arc<Ledger>]>,
     limits: Arc<Limits>,
     snapshots: Snapshots,
     credentials: CredentialsRx,
@@ -247,6 +252,7 @@ impl Worker {
             own: Own::new(&self.config),
             config: self.config,
             ledger: self.ledger,
+            ledgers: self.ledgers,
             limits: self.limits,
             snapshots: self.snapshots.clone(),
             credentials: self.credentials.clone(),

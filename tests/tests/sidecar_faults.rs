@@ -22,7 +22,8 @@ use ringmail_tests::{
 const AWAY: Duration = Duration::from_millis(1_500);
 const AWAY_LONG: Duration = Duration::from_millis(3_500);
 
-/// The others have failed the node after 10 s; it gives up the last of them after 13.3 s.
+/// The others have failed the node after 10 s; it gives up the last of them after 13.3 s. Until then it is
+/// fenced, but hears from those it is still connected to.
 const AWAY_LONGER_THAN_THE_RING_WAITS: Duration = Duration::from_secs(11);
 
 /// Each side has given up the other.

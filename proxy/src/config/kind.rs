@@ -23,7 +23,7 @@ const MAX_KEEPALIVE: u64 = 32_767;
 /// The kernel's own bound of `TCP_KEEPCNT`.
 const MAX_KEEPALIVE_PROBES: u32 = 127;
 
-/// The beat is once a second; an absence of a few seconds is a busy machine.
+/// The sidecar notes four times a second that it is there; an absence of a few seconds is a busy machine.
 const MIN_FENCE: Duration = Duration::from_secs(5);
 
 /// More threads than this are a slip of the pen.

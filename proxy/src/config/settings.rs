@@ -87,9 +87,9 @@ fn read<T>(name: &'static str, kind: &Kind<T>, values: &Values<'_>, faults: &mut
     }
 }
 
-/// Above the 10 s of Ignite's failure-detection timeout, at which a ring has given up a node that it cannot
-/// reach, and below the 13.3 s at which the node, seen to do so on 2.16 and 2.17, has given up the ring.
-const FENCE_AFTER: &str = "12s";
+/// Above the 10 s of Ignite's failure-detection timeout, after which a ring has given up a node that it cannot
+/// reach, by as much as its own clock may tick late. The node gives up the others from then on, one by one.
+const FENCE_AFTER: &str = "10500ms";
 
 macro_rules! settings {
     ($($(#[doc = $doc:literal])+ $name:ident: $type:ty = $kind:expr, $default:expr, $hot:expr;)+) => {

@@ -1,6 +1,11 @@
 //! The decision, by tables: times are milliseconds, and every look is at the application's listeners.
 
 use super::*;
+use crate::{
+    access_log::AccessLog,
+    reason::Reason,
+    record::{Direction, Record},
+};
 
 const AFTER: Duration = Duration::from_secs(12);
 
@@ -97,5 +102,35 @@ fn the_absence_says_how_long_what_is_feared_and_what_to_do() {
     let text = absence.to_string();
     for part in ["cut off for 15.2 s", "cluster of its own", "restart the application", "on port 47500"] {
         assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn a_closed_fence_lets_in_whom_the_application_is_connected_to_at_the_same_port_and_nobody_else() {
+    let ledger = Arc::new(Ledger::new(AccessLog::collecting().0));
+    let ledgers = [Arc::new(Ledger::new(AccessLog::collecting().0)), Arc::clone(&ledger)];
+    let (peer, stranger) = ("10.0.0.8".parse().unwrap(), "10.0.0.9".parse().unwrap());
+    let held = |direction, established| {
+        let record = Record::open(&ledger, direction, "10.0.0.7:4000".parse().unwrap());
+        record.destination("10.0.0.8:47500".parse().unwrap());
+        if established {
+            record.established();
+        }
+        record
+    };
+    let keeps_out = |fence: &Fence, peer, port| fence.keeps_out(peer, port, &ledgers).is_some();
+    let (closed, open) = (fence_since(now(), &[7]), fence_since(now(), &[]));
+    assert!(keeps_out(&closed, peer, 47500), "no connection at all");
+    for (case, direction, established, let_in) in [
+        ("on its way", Direction::Outbound, false, false),
+        ("the peer's own", Direction::Inbound, true, false),
+        ("established", Direction::Outbound, true, true),
+    ] {
+        let record = held(direction, established);
+        assert_eq!(!keeps_out(&closed, peer, 47500), let_in, "{case}");
+        assert!(keeps_out(&closed, stranger, 47500) && keeps_out(&closed, peer, 10800), "{case}");
+        assert!(!keeps_out(&open, stranger, 47500));
+        record.close(Reason::Complete, None);
+        assert!(keeps_out(&closed, peer, 47500), "{case}, and ended");
     }
 }

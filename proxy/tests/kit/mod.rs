@@ -85,9 +85,11 @@ pub(crate) fn context(credentials: &Arc<Credentials>, settings: &str, policy: &s
     let (snapshots, snapshots_rx) = watch::channel(Some(snapshot(policy, 1)));
     let (credentials, credentials_rx) = watch::channel(Some(Arc::clone(credentials)));
     let (access_log, lines) = AccessLog::collecting();
+    let ledger = Arc::new(Ledger::new(access_log));
     let context = Rc::new(Context {
         own: Own::new(&config),
-        ledger: Arc::new(Ledger::new(access_log)),
+        ledgers: [Arc::clone(&ledger)].into(),
+        ledger,
         limits: Limits::new(&config),
         config,
         snapshots: snapshots_rx,
