@@ -1,0 +1,94 @@
+//! A connect that only asks whether somebody listens is answered through sidecars as it is without them: from the
+//! second time on, for a second.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use ringmail_lab::ignite::{DISCOVERY_PORT, IgniteVersion};
+use ringmail_tests::{
+    Shape, World,
+    world::{CLIENT, STRANGER},
+};
+
+/// A ring asks again within that time.
+const ASKED_AGAIN: Duration = Duration::from_millis(150);
+
+/// Longer than a refusal is remembered.
+const FORGOTTEN: Duration = Duration::from_millis(1_100);
+
+const SOON: Duration = Duration::from_secs(2);
+
+/// Connects and closes at once, as a ring does; what it was told.
+fn probe(world: &World, destination: SocketAddr) -> Result<(), ErrorKind> {
+    let pod = world.pod("n1").unwrap();
+    let asked = pod.namespace().enter(|| TcpStream::connect_timeout(&destination, SOON)).unwrap();
+    asked.map(drop).map_err(|error| error.kind())
+}
+
+/// Connects and says something, as a node does that starts; it must be reset.
+fn scan(world: &World, destination: SocketAddr) {
+    let pod = world.pod("n1").unwrap();
+    let mut stream =
+        pod.namespace().enter(|| TcpStream::connect_timeout(&destination, SOON)).unwrap().unwrap();
+    stream.write_all(b"hello").unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset, "{destination}");
+}
+
+/// In the mesh and behind a sidecar, and outside of it: in both nobody listens.
+fn destinations(world: &World) -> Vec<SocketAddr> {
+    let addresses = ["n2", STRANGER].map(|name| {
+        let pod = world.pod(name).unwrap();
+        [pod.ip(), IpAddr::V6(pod.ipv6())]
+    });
+    addresses.concat().into_iter().map(|address| SocketAddr::new(address, DISCOVERY_PORT)).collect()
+}
+
+#[test]
+fn a_bare_probe_of_a_dead_port_is_refused_by_the_kernel_the_second_time_and_for_a_second() {
+    let mut world = World::new(IgniteVersion::V2_17, Shape::strict()).unwrap();
+    for destination in destinations(&world) {
+        assert_eq!(probe(&world, destination), Ok(()), "{destination}: nothing is known yet");
+        sleep(ASKED_AGAIN);
+        let asked = Instant::now();
+        assert_eq!(probe(&world, destination), Err(ErrorKind::ConnectionRefused), "{destination}");
+        assert!(asked.elapsed() < ASKED_AGAIN, "{destination}: took {:?}", asked.elapsed());
+        let other = SocketAddr::new(world.pod(CLIENT).unwrap().ip(), DISCOVERY_PORT);
+        assert_eq!(probe(&world, other), Ok(()), "another address");
+        sleep(FORGOTTEN);
+        assert_eq!(probe(&world, destination), Ok(()), "{destination} is to be asked again");
+        sleep(FORGOTTEN);
+    }
+    let log = world.sidecar("n1").unwrap().log_text();
+    assert!(log.contains("peer_refused") && log.contains("dial_refused"), "{log}");
+}
+
+#[test]
+fn a_node_that_starts_and_asks_with_bytes_makes_nobody_unreachable() {
+    let world = World::new(IgniteVersion::V2_17, Shape::strict()).unwrap();
+    for destination in destinations(&world) {
+        for _ in 0..5 {
+            scan(&world, destination);
+        }
+        sleep(ASKED_AGAIN);
+        assert_eq!(probe(&world, destination), Ok(()), "{destination}");
+        sleep(FORGOTTEN);
+    }
+}
+
+#[test]
+fn without_the_setting_or_without_the_rules_nothing_is_remembered() {
+    for shape in [Shape::strict().with("probed_ports", "[]"), Shape::strict().with_init("--probed-ports=")] {
+        let world = World::new(IgniteVersion::V2_17, shape).unwrap();
+        for destination in destinations(&world) {
+            for _ in 0..3 {
+                assert_eq!(probe(&world, destination), Ok(()), "{destination}");
+                sleep(ASKED_AGAIN);
+            }
+        }
+    }
+}
