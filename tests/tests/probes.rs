@@ -8,10 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ringmail_lab::ignite::{DISCOVERY_PORT, IgniteVersion};
+use anyhow::ensure;
+use ringmail_lab::{
+    ignite::{DISCOVERY_PORT, IgniteVersion, THIN_PORT},
+    process::wait_until,
+};
 use ringmail_tests::{
     Shape, World,
-    world::{CLIENT, STRANGER},
+    world::{CLIENT, SERVICE_ACCOUNT, STRANGER},
 };
 
 /// A ring asks again within that time.
@@ -22,6 +26,24 @@ const FORGOTTEN: Duration = Duration::from_millis(1_100);
 
 const SOON: Duration = Duration::from_secs(2);
 
+/// A change of the files is noticed within a second.
+const KNOWN_WITHIN: Duration = Duration::from_secs(10);
+
+/// A mesh that knows the stranger as a workload without a sidecar, and no node anywhere.
+fn world(shape: Shape) -> World {
+    let world = World::new(IgniteVersion::V2_17, shape).unwrap();
+    let stranger = world.pod(STRANGER).unwrap();
+    world.files.announce(stranger, SERVICE_ACCOUNT, false).unwrap();
+    let never_probed = SocketAddr::new(stranger.ip(), THIN_PORT);
+    wait_until(KNOWN_WITHIN, "the stranger is known", || {
+        let answer = scan(&world, never_probed);
+        ensure!(answer == ErrorKind::ConnectionReset, "a connect to it: {answer}");
+        Ok(Some(()))
+    })
+    .unwrap();
+    world
+}
+
 /// Connects and closes at once, as a ring does; what it was told.
 fn probe(world: &World, destination: SocketAddr) -> Result<(), ErrorKind> {
     let pod = world.pod("n1").unwrap();
@@ -29,14 +51,14 @@ fn probe(world: &World, destination: SocketAddr) -> Result<(), ErrorKind> {
     asked.map(drop).map_err(|error| error.kind())
 }
 
-/// Connects and says something, as a node does that starts; it must be reset.
-fn scan(world: &World, destination: SocketAddr) {
+/// Connects and says something, as a node does that starts; how it was answered.
+fn scan(world: &World, destination: SocketAddr) -> ErrorKind {
     let pod = world.pod("n1").unwrap();
     let mut stream =
         pod.namespace().enter(|| TcpStream::connect_timeout(&destination, SOON)).unwrap().unwrap();
     stream.write_all(b"hello").unwrap();
-    stream.set_read_timeout(Some(SOON)).unwrap();
-    assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset, "{destination}");
+    stream.set_read_timeout(Some(ASKED_AGAIN)).unwrap();
+    stream.read(&mut [0]).unwrap_err().kind()
 }
 
 /// In the mesh and behind a sidecar, and outside of it: in both nobody listens.
@@ -50,7 +72,7 @@ fn destinations(world: &World) -> Vec<SocketAddr> {
 
 #[test]
 fn a_bare_probe_of_a_dead_port_is_refused_by_the_kernel_the_second_time_and_for_a_second() {
-    let mut world = World::new(IgniteVersion::V2_17, Shape::strict()).unwrap();
+    let mut world = world(Shape::strict());
     for destination in destinations(&world) {
         assert_eq!(probe(&world, destination), Ok(()), "{destination}: nothing is known yet");
         sleep(ASKED_AGAIN);
@@ -69,10 +91,10 @@ fn a_bare_probe_of_a_dead_port_is_refused_by_the_kernel_the_second_time_and_for_
 
 #[test]
 fn a_node_that_starts_and_asks_with_bytes_makes_nobody_unreachable() {
-    let world = World::new(IgniteVersion::V2_17, Shape::strict()).unwrap();
+    let world = world(Shape::strict());
     for destination in destinations(&world) {
         for _ in 0..5 {
-            scan(&world, destination);
+            assert_eq!(scan(&world, destination), ErrorKind::ConnectionReset, "{destination}");
         }
         sleep(ASKED_AGAIN);
         assert_eq!(probe(&world, destination), Ok(()), "{destination}");
@@ -83,7 +105,7 @@ fn a_node_that_starts_and_asks_with_bytes_makes_nobody_unreachable() {
 #[test]
 fn without_the_setting_or_without_the_rules_nothing_is_remembered() {
     for shape in [Shape::strict().with("probed_ports", "[]"), Shape::strict().with_init("--probed-ports=")] {
-        let world = World::new(IgniteVersion::V2_17, shape).unwrap();
+        let world = world(shape);
         for destination in destinations(&world) {
             for _ in 0..3 {
                 assert_eq!(probe(&world, destination), Ok(()), "{destination}");
