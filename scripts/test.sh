@@ -13,12 +13,20 @@ readonly GLIBC='^(libc|libm|ld-linux[a-z0-9-]*|libdl|libpthread|librt)\.so'
 # A hang must end the run, not the patience of CI. Scenarios have deadlines of their own below this.
 readonly TESTS_LIMIT=25m E2E_LIMIT=40m NIGHTLY_LIMIT=6h
 
+# Enough for some ten failures; the whole output stands above.
+readonly COMPLAINT_LINES=60
+
 # The last line is kept here too: after a failure, make has a last line of its own.
 readonly SUMMARY=target/test-summary
+
+# A failure says what it expected and got; frames of the test runner around it only bury that.
+export RUST_BACKTRACE=${RINGMAIL_BACKTRACE:-0}
 
 passed=0
 failed=0
 broken=()
+complaints=()
+built=0
 mkdir -p "$(dirname "$SUMMARY")"
 rm -f "$SUMMARY"
 
@@ -31,7 +39,6 @@ step() {
     "$@" 2>&1 | tee "$log" || status=$?
     tests_passed=$(sum passed "$log")
     tests_failed=$(sum failed "$log")
-    rm -f "$log"
     if ((tests_passed + tests_failed == 0)); then
         ((status)) && tests_failed=1 || tests_passed=1
     elif ((status && tests_failed == 0)); then
@@ -39,12 +46,21 @@ step() {
     fi
     passed=$((passed + tests_passed))
     failed=$((failed + tests_failed))
-    ((tests_failed == 0)) || broken+=("$name")
+    if ((tests_failed)); then
+        broken+=("$name")
+        complaints+=("$(complaint "$log")")
+    fi
+    rm -f "$log"
     printf -- '-- %s: %s passed, %s failed, %s s\n' "$name" "$tests_passed" "$tests_failed" $((SECONDS - begin))
 }
 
 sum() {
     sed -n "s/^test result: .* \([0-9]*\) $1;.*/\1/p" "$2" | awk '{ total += $1 } END { print total + 0 }'
+}
+
+# What a reader of the last page wants to know of a step that failed: compiler errors and panics, each with its next line.
+complaint() {
+    grep -E -A 3 "^error|panicked at|^test .* FAILED" "$1" | head -n "$COMPLAINT_LINES" || true
 }
 
 # What the mesh's cryptography must not come from, in any crate of the tree.
@@ -86,7 +102,17 @@ crate_tests() {
 
 # Serially: each scenario is a ring of JVMs, and a second one beside it would only measure the machine.
 scenarios() {
-    limited "$1" cargo test --locked --no-fail-fast -p ringmail-tests -- --test-threads=1
+    local limit=$1
+    shift
+    # Their programs are those of the build: old ones, or none, would only fail each of them.
+    ((built)) || { echo "error: the build failed, so there is nothing to run"; return 1; }
+    limited "$limit" cargo test --locked --no-fail-fast -p ringmail-tests -- --test-threads=1 "$@"
+}
+
+# Sets what scenarios ask for.
+build() {
+    step "build" cargo build --locked --workspace --all-targets
+    [[ " ${broken[*]-} " == *" build "* ]] || built=1
 }
 
 announce "what the tests need"
@@ -103,11 +129,11 @@ test | nightly)
     step "crates that may be used" unwanted_crates
     step "format" cargo fmt --all --check
     step "lints" cargo clippy --locked --workspace --all-targets -- -D warnings
-    step "build" cargo build --locked --workspace --all-targets
+    build
     step "tests of the crates" crate_tests
     ;;
 e2e)
-    step "build" cargo build --locked --workspace --all-targets
+    build
     ;;
 *)
     fail "suite $SUITE: expected test, e2e or nightly"
@@ -117,7 +143,7 @@ esac
 case $SUITE in
 nightly)
     export RINGMAIL_NIGHTLY=1
-    step "ignite scenarios, all of them" scenarios "$NIGHTLY_LIMIT"
+    step "ignite scenarios, all of them" scenarios "$NIGHTLY_LIMIT" --include-ignored
     ;;
 test | e2e)
     step "ignite scenarios" scenarios "$E2E_LIMIT"
@@ -129,6 +155,7 @@ if [[ $SUITE != e2e ]]; then
 fi
 
 if ((failed)); then
+    printf '\n%s\n' "${complaints[@]}"
     printf '\n== %s after %s s: not everything held: %s\n' "$SUITE" "$SECONDS" "$(IFS=';'; echo "${broken[*]}")"
 else
     printf '\n== %s after %s s: everything held\n' "$SUITE" "$SECONDS"

@@ -24,6 +24,25 @@ const READY_DEADLINE: Duration = Duration::from_secs(30);
 /// For one question to the health port.
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Where the CA has its signing key from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SigningKey {
+    /// A root of its own, made when it first starts.
+    #[default]
+    OwnRoot,
+    /// What others put into [`MeshFiles::ca_mount`], with the roots of [`MeshFiles::extra_roots`] trusted too.
+    Mounted,
+}
+
+/// What a CA is told.
+#[derive(Clone, Debug, Default)]
+pub struct CaSettings {
+    /// Its signing key.
+    pub key: SigningKey,
+    /// Further flags (`--ttl 60s`).
+    pub flags: Vec<&'static str>,
+}
+
 /// A running CA. Dropping it kills it.
 #[derive(Debug)]
 pub struct Ca {
@@ -33,26 +52,30 @@ pub struct Ca {
 }
 
 impl Ca {
-    /// Starts it in the pod of this name with further flags (`--ttl 60s`), and waits until it is ready. Its log is
-    /// `<folder>/<pod>.log`, which a restart continues; its root is kept in the mesh's files.
+    /// Starts it in the pod of this name and waits until it is ready. Its log is `<folder>/<pod>.log`, which a restart
+    /// continues; its root is kept in the mesh's files.
     pub fn start(
         network: &Network,
         pod: &str,
         files: &MeshFiles,
-        flags: &[&str],
+        settings: &CaSettings,
         folder: &Path,
     ) -> Result<Self> {
         let home = network.pod(pod)?;
         let mut command = Command::new(files.program("ringmail-ca"));
+        match settings.key {
+            SigningKey::OwnRoot => command.arg("--state-dir").arg(files.ca_state()),
+            SigningKey::Mounted => {
+                command.arg("--ca-dir").arg(files.ca_mount()).arg("--extra-roots").arg(files.extra_roots())
+            }
+        };
         command
-            .arg("--state-dir")
-            .arg(files.ca_state())
             .arg("--static-tokens")
             .arg(files.tokens_file())
             .arg("--bundle-out")
             .arg(files.bundle_file())
             .args(["--serving-name", &home.ip().to_string()])
-            .args(flags);
+            .args(&settings.flags);
         let launch = Launch::new(format!("ca {pod}"), folder.join(format!("{pod}.log")));
         let child = home.spawn(&mut command, &launch)?;
         let mut ca = Self { pod: pod.to_owned(), address: SocketAddr::new(home.ip(), CA_PORT), child };

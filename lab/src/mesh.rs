@@ -80,6 +80,16 @@ impl MeshFiles {
         self.folder.join("ca")
     }
 
+    /// The folder of a signing key that others than the CA fill, as a mounted Secret.
+    pub fn ca_mount(&self) -> PathBuf {
+        self.folder.join("cacerts")
+    }
+
+    /// The roots that the bundle carries beside the signing key's own.
+    pub fn extra_roots(&self) -> PathBuf {
+        self.folder.join("extra-roots.pem")
+    }
+
     /// A file of this name in the folder, for what belongs to one pod.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)

@@ -41,10 +41,11 @@ pub async fn serve(context: Rc<Context>, accepted: Accepted) {
                 probe::remember(probed);
             }
             record.close(reason, Some(refusal.to_string()));
-            match reason {
+            if reason == Reason::HandshakeEof {
                 // The far sidecar died in mid-handshake: as if it had a moment later, a cut stream.
-                Reason::HandshakeEof => ending::finish(application).await,
-                _ => ending::reset(application),
+                ending::finish(application).await;
+            } else {
+                ending::reset(application);
             }
         }
     }

@@ -62,7 +62,7 @@ impl Relay {
         let mut application = End::Plain(application);
         record.established();
         let root = match &remote {
-            End::Mesh(stream) => Some(stream.peer().root.clone()),
+            End::Mesh(stream) => Some(stream.peer().root),
             End::Plain(_) => None,
         };
         let stay = context.registry.enter(record.live(), root);

@@ -3,6 +3,12 @@
 //! `application A | outbound relay ==mutual TLS== inbound relay | application B`, each application a
 //! test that holds a socket, each relay the real one.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a step that fails fails its test, in a helper too"
+)]
+
 mod kit;
 
 use std::{io, rc::Rc, time::Duration};

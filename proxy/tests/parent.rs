@@ -1,5 +1,7 @@
 //! The two processes of the real binary: what a crash of the data plane costs, and how both end.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails its test, in a helper too")]
+
 mod kit;
 
 use std::{

@@ -7,6 +7,7 @@
 //! `RINGMAIL_NIGHTLY=1` runs each scenario on both Ignite versions and adds the long ones.
 
 pub mod intruder;
+pub mod roots;
 pub mod said;
 pub mod streams;
 pub mod world;

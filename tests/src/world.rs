@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use ringmail_lab::{
-    ca::Ca,
+    ca::{Ca, CaSettings, SigningKey},
     ignite::{
         Atomicity, Formation, IgniteNode, IgniteVersion, Installation, LoadShape, NodeSettings, Progress,
         Ring, THIN_PORT, ThinLoad, View,
@@ -18,6 +18,8 @@ use ringmail_lab::{
     network::{Network, Pod},
     sidecar::{Sidecar, SidecarSettings},
 };
+
+use crate::roots::{self, Root};
 
 /// The pods of the ring.
 pub const RING: [&str; 3] = ["n1", "n2", "n3"];
@@ -40,13 +42,16 @@ pub const KEYS: u64 = 5_000;
 /// The cache of a scenario, with one backup.
 pub const CACHE: &str = "keys";
 
+/// What a root is called that signs from the start.
+const FIRST_ROOT: &str = "first root";
+
 /// What a world is made of.
 #[derive(Clone, Debug)]
 pub struct Shape {
     /// Which pods have a sidecar from the start.
     pub meshed: Vec<&'static str>,
-    /// Further flags of the CA.
-    pub ca_flags: Vec<&'static str>,
+    /// What the CA is told.
+    pub ca: CaSettings,
     /// What every sidecar is told.
     pub sidecar: SidecarSettings,
     /// The mesh's mode for every port; `None` leaves PERMISSIVE.
@@ -58,7 +63,8 @@ impl Shape {
     pub fn strict() -> Self {
         let mut meshed = RING.to_vec();
         meshed.push(CLIENT);
-        Self { meshed, ca_flags: Vec::new(), sidecar: SidecarSettings::new(SERVICE_ACCOUNT), strict: true }
+        let sidecar = SidecarSettings::new(SERVICE_ACCOUNT);
+        Self { meshed, ca: CaSettings::default(), sidecar, strict: true }
     }
 
     /// Nobody in a mesh.
@@ -80,10 +86,17 @@ impl Shape {
         self
     }
 
+    /// The same with a CA whose signing key is mounted, so that it can be rotated.
+    #[must_use]
+    pub fn with_mounted_root(mut self) -> Self {
+        self.ca.key = SigningKey::Mounted;
+        self
+    }
+
     /// The same with more flags of the CA.
     #[must_use]
     pub fn with_ca(mut self, flags: &[&'static str]) -> Self {
-        self.ca_flags.extend(flags);
+        self.ca.flags.extend(flags);
         self
     }
 }
@@ -97,6 +110,8 @@ pub struct World {
     pub sidecars: BTreeMap<String, Sidecar>,
     /// The CA, where there is a mesh.
     pub ca: Option<Ca>,
+    /// What signed first, where the CA's key is mounted.
+    pub first_root: Option<Root>,
     /// The mesh's files.
     pub files: MeshFiles,
     /// The pods.
@@ -114,14 +129,22 @@ impl World {
         let installation = Installation::prepare(version)?;
         let network = Network::create(&["n1", "n2", "n3", CLIENT, CA, STRANGER])?;
         let files = MeshFiles::create(&folder.join("mesh"), None)?;
+        let mut first_root = None;
         if shape.strict {
             files.write_policy("strict", STRICT)?;
         }
-        let ca = Ca::start(&network, CA, &files, &shape.ca_flags, &folder)?;
+        if shape.ca.key == SigningKey::Mounted {
+            let first = Root::new(FIRST_ROOT)?;
+            first.mount(&files)?;
+            roots::trust(&files, &[&first])?;
+            first_root = Some(first);
+        }
+        let ca = Ca::start(&network, CA, &files, &shape.ca, &folder)?;
         let mut world = Self {
             ring: None,
             sidecars: BTreeMap::new(),
             ca: Some(ca),
+            first_root,
             files,
             network,
             shape: shape.clone(),
@@ -191,6 +214,12 @@ impl World {
     pub fn restart_node(&mut self, name: &str) -> Result<()> {
         let pod = self.network.pod(name)?;
         self.ring.as_mut().context("no ring")?.start_node(pod)
+    }
+
+    /// Starts the CA again after it has ended, and waits until it is ready.
+    pub fn restart_ca(&mut self) -> Result<()> {
+        self.ca = Some(Ca::start(&self.network, CA, &self.files, &self.shape.ca, &self.folder)?);
+        Ok(())
     }
 
     /// Starts a sidecar with the world's settings, without waiting.

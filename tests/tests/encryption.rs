@@ -1,5 +1,7 @@
 //! Every byte between pods is mutual TLS, and every peer has a name.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails its scenario, in a helper too")]
+
 use std::time::Duration;
 
 use ringmail_lab::{

@@ -1,6 +1,8 @@
 //! A hostile network: whatever arrives on a port of ours ends within its deadline, with its reason, and
 //! good clients do not notice.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails its scenario, in a helper too")]
+
 use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},

@@ -1,5 +1,7 @@
 //! A plain ring moves into the mesh node by node, stays mixed, goes STRICT, and moves out again.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails its scenario, in a helper too")]
+
 use std::{thread::sleep, time::Duration};
 
 use ringmail_tests::{

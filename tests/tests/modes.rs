@@ -1,5 +1,7 @@
 //! Who may speak to a node: STRICT refuses with a reason, PERMISSIVE serves both, a policy cuts off one.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails its scenario, in a helper too")]
+
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},

@@ -1,5 +1,7 @@
 //! A node that dies is seen to die as fast through sidecars as without them.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails its scenario, in a helper too")]
+
 use std::time::Duration;
 
 use ringmail_lab::ignite::{Formation, IgniteVersion, now_ms};

@@ -1,6 +1,8 @@
 //! A connect that only asks whether somebody listens is answered through sidecars as it is without them: from the
 //! second time on, for a second.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails its scenario, in a helper too")]
+
 use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream},

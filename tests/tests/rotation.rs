@@ -1,39 +1,43 @@
 //! Certificates and roots change under a ring at work, and the CA may be away meanwhile.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails its scenario, in a helper too")]
+
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use ringmail_lab::process::wait_until;
 use ringmail_tests::{
-    Shape, World, said, versions,
-    world::{CA, RING, nothing_lost},
+    Shape, World,
+    roots::{Root, trust},
+    said, versions,
+    world::{CLIENT, RING, nothing_lost},
 };
 use serde_json::Value;
 
 /// A leaf of 20 s is renewed at half of its life.
 const SHORT_TTL: &[&str] = &["--ttl", "20s"];
 
-/// The serial number of the leaf that a sidecar presents now.
-fn serial(world: &World, name: &str) -> String {
+/// What a sidecar presents and trusts now.
+fn certificates(world: &World, name: &str) -> Value {
     let pod = world.network.pod(name).unwrap();
     let answer = world.sidecars[name].admin(pod, "/certs").unwrap();
-    let value: Value = serde_json::from_str(&answer.body).unwrap();
-    find_serial(&value).unwrap_or_else(|| panic!("no serial in {}", answer.body))
+    let mut value: Value = serde_json::from_str(&answer.body).unwrap();
+    value["certificates"][0].take()
 }
 
-fn find_serial(value: &Value) -> Option<String> {
-    match value {
-        Value::Object(fields) => fields
-            .get("serial")
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-            .or_else(|| fields.values().find_map(find_serial)),
-        Value::Array(items) => items.iter().find_map(find_serial),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
-    }
+/// The serial number of the leaf that a sidecar presents now.
+fn serial(world: &World, name: &str) -> String {
+    let held = certificates(world, name);
+    let leaf = &held["cert_chain"][0]["serial_number"];
+    leaf.as_str().unwrap_or_else(|| panic!("no serial in {held}")).to_owned()
+}
+
+/// How many roots a sidecar trusts now.
+fn roots(world: &World, name: &str) -> usize {
+    certificates(world, name)["ca_cert"].as_array().map_or(0, Vec::len)
 }
 
 /// Ends of established connections that an application sees as a reset.
@@ -76,7 +80,7 @@ fn new_connections_use_the_new_leaf(world: &mut World) {
     let from = world.pod("n1").unwrap().namespace();
     let to = world.pod("n2").unwrap().ip();
     ringmail_lab::wire::thin_handshake(from, (to, 10800).into()).unwrap();
-    let wanted = format!("peer_serial={now}");
+    let wanted = format!("peer.serial={now}");
     wait_until(Duration::from_secs(5), "n1 logs the new leaf of n2", || {
         let lines = said::access_lines(&world.sidecars["n1"], &["direction=outbound", &wanted]);
         Ok((!lines.is_empty()).then_some(()))
@@ -100,7 +104,7 @@ fn a_ca_that_is_away_across_a_renewal_is_asked_again_and_the_old_leaf_serves_mea
         let failures = said::sum(&metrics, "ringmail_certificate_issue_errors_total", &[]);
         assert!(failures >= 2.0, "{failures} failed tries in 45 s without a CA");
         assert_eq!(world.ring().assert_whole(3).unwrap().version, 3);
-        restart_ca(&mut world);
+        world.restart_ca().unwrap();
         wait_until(Duration::from_secs(30), "n2 has a new leaf", || {
             Ok((serial(&world, "n2") != before).then_some(()))
         })
@@ -120,8 +124,57 @@ fn a_new_sidecar_waits_and_says_why(world: &mut World) {
     assert!(answer.body.contains("certificate") && answer.body.contains("refused"), "{answer:?}");
 }
 
-fn restart_ca(world: &mut World) {
-    let flags = world.shape.ca_flags.clone();
-    let folder = world.folder().to_owned();
-    world.ca = Some(ringmail_lab::ca::Ca::start(&world.network, CA, &world.files, &flags, &folder).unwrap());
+#[test]
+fn a_root_rotated_by_overlap_leaves_the_ring_as_it_was() {
+    for version in versions() {
+        let shape = Shape::strict().with_mounted_root().with_ca(SHORT_TTL).with("certificate_ttl", "20s");
+        let mut world = World::with_ring(version, shape).unwrap();
+        let load = world.load().unwrap();
+        let resets_before = resets(&world);
+        let (old, new) = (world.first_root.take().unwrap(), Root::new("second root").unwrap());
+
+        trust(&world.files, &[&old, &new]).unwrap();
+        everywhere(&world, "both roots are trusted", |world, name| roots(world, name) == 2);
+        new.mount(&world.files).unwrap();
+        for _ in 0..2 {
+            // The first renewal may have been on its way when the key changed.
+            let before: BTreeMap<&str, String> =
+                MESHED.iter().map(|name| (*name, serial(&world, name))).collect();
+            everywhere(&world, "the new root has signed", |world, name| serial(world, name) != before[name]);
+        }
+        assert_eq!(removed(&world), 0.0, "no root has left yet");
+        trust(&world.files, &[&new]).unwrap();
+        everywhere(&world, "the old root has left", |world, name| roots(world, name) == 1);
+        sleep(Duration::from_secs(12)); // longer than the failure-detection timeout
+
+        assert!(removed(&world) > 0.0, "{version}: no connection was vouched for by the old root");
+        assert_eq!(resets(&world), resets_before, "{version}: the rotation reset a connection");
+        assert_eq!(world.ring().assert_whole(3).unwrap().version, 3, "{version}: the topology changed");
+        let progress = nothing_lost(&load, u64::MAX).unwrap();
+        println!(
+            "{version}: {} connections moved, {} operations tried again",
+            removed(&world),
+            progress.errors
+        );
+        new_connections_use_the_new_leaf(&mut world);
+    }
+}
+
+/// The pods that have a sidecar.
+const MESHED: [&str; 4] = ["n1", "n2", "n3", CLIENT];
+
+/// Two renewals of leaves that live for 20 s.
+const ROTATED_WITHIN: Duration = Duration::from_secs(40);
+
+fn everywhere(world: &World, what: &str, holds: impl Fn(&World, &str) -> bool) {
+    for name in MESHED {
+        wait_until(ROTATED_WITHIN, &format!("{what} at {name}"), || Ok(holds(world, name).then_some(())))
+            .unwrap();
+    }
+}
+
+/// Connections that ended because the root behind their peer had left.
+fn removed(world: &World) -> f64 {
+    let of = |name| said::ended(&world.sidecars[name], world.network.pod(name).unwrap(), "root_removed");
+    MESHED.iter().map(|name| of(*name).unwrap()).sum()
 }

@@ -1,5 +1,7 @@
 //! A node that leaves says goodbye, in whatever order its pod is stopped.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails its scenario, in a helper too")]
+
 use std::{thread::sleep, time::Duration};
 
 use ringmail_lab::{ignite::EventKind, process::Signal};

@@ -1,5 +1,11 @@
 //! A sidecar that dies, stops or comes back late: the ring sees a slow network, or loses that node alone.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a step that fails fails its scenario, in a helper too"
+)]
+
 use std::{io, net::SocketAddr, thread::sleep, time::Duration};
 
 use ringmail_lab::{

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use ringmail_lab::ca::Ca;
+use ringmail_lab::ca::{Ca, CaSettings};
 use ringmail_lab::ignite::{LoadShape, Ring, ThinLoad};
 use ringmail_lab::mesh::MeshFiles;
 use ringmail_lab::pcap::{Conversation, find_ignite_bytes, judge};
@@ -84,7 +84,7 @@ pub(super) fn run(stage: &Stage, plain: &Healing, progress: &mut Progress) -> Re
 fn start_ca(stage: &Stage) -> Outcome<(MeshFiles, Ca)> {
     let files = MeshFiles::create(&stage.folder.join("mesh"), None)?;
     files.write_policy("strict", STRICT)?;
-    let ca = Ca::start(&stage.network, CA, &files, &[], &stage.folder)?;
+    let ca = Ca::start(&stage.network, CA, &files, &CaSettings::default(), &stage.folder)?;
     let text = format!("it serves {}", ca.address());
     Ok(((files, ca), text))
 }

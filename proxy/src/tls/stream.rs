@@ -201,8 +201,6 @@ impl MeshStream {
 
 /// The alert that an error of [`MeshStream::poll_read`] carries, if it is one.
 pub fn alert_of(error: &io::Error) -> Option<AlertDescription> {
-    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
-        rustls::Error::AlertReceived(alert) => Some(*alert),
-        _ => None,
-    }
+    let tls = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    if let rustls::Error::AlertReceived(alert) = tls { Some(*alert) } else { None }
 }
