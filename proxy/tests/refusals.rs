@@ -3,6 +3,12 @@
 //! The far sidecar is a real stream that ends with a real refusal's alert; the kernel's ear is a UDP socket of the
 //! test at the address that was dialled.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a step that fails fails its test, in a helper too"
+)]
+
 mod kit;
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
@@ -86,11 +92,11 @@ async fn refusal() -> Refusal {
 
 impl Dialled {
     /// The far application refuses. Gives the reason that the near sidecar records and the datagrams it sends.
-    async fn is_refused(self) -> (Reason, usize) {
-        self.is_answered(refusal().await.alert()).await
+    async fn when_refused(self) -> (Reason, usize) {
+        self.when_answered(refusal().await.alert()).await
     }
 
-    async fn is_answered(self, alert: rustls::AlertDescription) -> (Reason, usize) {
+    async fn when_answered(self, alert: rustls::AlertDescription) -> (Reason, usize) {
         spawn_local(alert::abort(self.far, alert));
         timeout(PATIENCE, self.relay).await.expect("the relay did not end").unwrap();
         let page = self.near.context.ledger.read();
@@ -127,7 +133,7 @@ async fn an_application_that_is_refused_sees_a_reset_and_the_record_says_peer_re
         let (mut application, rest) = pair().await;
         std::mem::swap(&mut application, &mut dialled.application);
         let seen = spawn_local(async move { application.read(&mut [0; 16]).await.unwrap_err().kind() });
-        let (reason, datagrams) = dialled.is_refused().await;
+        let (reason, datagrams) = dialled.when_refused().await;
         assert_eq!((reason, datagrams), (Reason::PeerRefused, 0), "it sent bytes: no probe");
         assert_eq!(seen.await.unwrap(), std::io::ErrorKind::ConnectionReset);
         drop(rest);
@@ -141,7 +147,7 @@ async fn the_refusal_of_a_bare_probe_is_told_to_the_kernel_once() {
         let mut dialled = dialled(true).await;
         dialled.application.shutdown().await.unwrap();
         settle().await;
-        assert_eq!(dialled.is_refused().await, (Reason::PeerRefused, 1));
+        assert_eq!(dialled.when_refused().await, (Reason::PeerRefused, 1));
     })
     .await;
 }
@@ -156,7 +162,7 @@ async fn a_probe_that_closes_a_little_after_the_refusal_is_one_too() {
             sleep(Duration::from_millis(50)).await;
             drop(application);
         });
-        assert_eq!(dialled.is_refused().await, (Reason::PeerRefused, 1));
+        assert_eq!(dialled.when_refused().await, (Reason::PeerRefused, 1));
     })
     .await;
 }
@@ -170,7 +176,7 @@ async fn a_probe_that_resets_before_the_answer_is_one_too() {
         SockRef::from(&application).set_linger(Some(Duration::ZERO)).unwrap();
         drop(application);
         settle().await;
-        assert_eq!(dialled.is_refused().await, (Reason::ApplicationReset, 1));
+        assert_eq!(dialled.when_refused().await, (Reason::ApplicationReset, 1));
     })
     .await;
 }
@@ -189,7 +195,7 @@ async fn a_connection_on_which_a_byte_was_sent_is_no_probe_however_it_ends() {
             }
             drop(application);
             settle().await;
-            let (reason, datagrams) = dialled.is_refused().await;
+            let (reason, datagrams) = dialled.when_refused().await;
             let expected = if with_reset { Reason::ApplicationReset } else { Reason::PeerRefused };
             assert_eq!((reason, datagrams), (expected, 0));
         }
@@ -201,7 +207,7 @@ async fn a_connection_on_which_a_byte_was_sent_is_no_probe_however_it_ends() {
 async fn an_application_that_neither_speaks_nor_leaves_is_no_probe() {
     run(async {
         let dialled = dialled(true).await;
-        assert_eq!(dialled.is_refused().await, (Reason::PeerRefused, 0));
+        assert_eq!(dialled.when_refused().await, (Reason::PeerRefused, 0));
     })
     .await;
 }
@@ -212,7 +218,7 @@ async fn a_port_that_is_not_in_the_list_is_never_told() {
         let mut dialled = dialled(false).await;
         dialled.application.shutdown().await.unwrap();
         settle().await;
-        assert_eq!(dialled.is_refused().await, (Reason::PeerRefused, 0));
+        assert_eq!(dialled.when_refused().await, (Reason::PeerRefused, 0));
     })
     .await;
 }
@@ -226,7 +232,7 @@ async fn a_far_application_that_failed_or_denies_has_not_refused() {
             let mut dialled = dialled(true).await;
             dialled.application.shutdown().await.unwrap();
             settle().await;
-            assert_eq!(dialled.is_answered(alert).await, (reason, 0));
+            assert_eq!(dialled.when_answered(alert).await, (reason, 0));
         }
     })
     .await;
