@@ -23,8 +23,8 @@ pub const ENVIRONMENT_PREFIX: &str = "RINGMAIL_INIT_";
 /// captured inbound.
 pub const SIDECAR_PORTS: [u16; 4] = [4191, 15000, 15020, 15021];
 
-/// A port on which nothing may listen: a connect that the proxy reported as refused is sent there for a second,
-/// and the kernel refuses it as it would for a dead application.
+/// A port on which nothing may listen: connects to a destination that the proxy reported as refused are sent there,
+/// and the kernel refuses them as it would for a dead application. A datagram to it has its address forgotten.
 pub const CLOSED_PORT: u16 = 15002;
 
 /// Command-line flags as typed. See [`Settings`] for what they mean.
@@ -97,7 +97,7 @@ pub struct Flags {
         num_args = 0..=1, default_missing_value = "true")]
     closed_port_guard: bool,
     /// Ports whose refused connects are remembered: a destination that the proxy found refused when the
-    /// application connected to it without a word is refused by the kernel for a second. Needs the recent match
+    /// application connected to it without a word is refused by the kernel for a moment. Needs the recent match
     /// (xt_recent); left out where that is missing, unless this flag is given. Empty for none
     #[arg(long, value_name = "PORTS", default_value = "47500")]
     probed_ports: Ports,
@@ -267,6 +267,9 @@ impl Settings {
             if SIDECAR_PORTS.contains(&own) {
                 faults.push(format!("port {own} already belongs to the sidecar's admin or metrics"));
             }
+        }
+        if self.probed_ports.contains(&CLOSED_PORT) {
+            faults.push(format!("--probed-ports names {CLOSED_PORT}, which must stay closed for it"));
         }
         if let Ports::Only(included) = &self.inbound_include_ports {
             for port in included.intersection(&self.own_ports()) {

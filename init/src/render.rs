@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use crate::readback::{Installed, Line};
 use crate::rules::{Chain, Match, Protocol, Rule, RuleSet, State, Table, Target};
 
-/// How long a refused destination is refused by the kernel, in the match's whole seconds: a ring that has lost a
-/// node asks for it again within 200 ms, and a node that starts must not be unreachable for longer than that costs.
+/// How long a refused destination is refused by the kernel at most, in the match's whole seconds. A living proxy has it
+/// forgotten sooner; this is for one that dies in between.
 const MEMORY_SECONDS: u32 = 1;
 
 /// The text that leads from `installed` to `wanted`, whatever was there before, one COMMIT per table.
@@ -89,7 +89,7 @@ fn is_before_protocol(condition: &Match) -> bool {
         Match::Destination(_) | Match::InInterface(_) | Match::OutInterface(_) => true,
         Match::SourcePort(_) | Match::DestinationPort(_) | Match::Refusal => false,
         Match::OwnerUid(_) | Match::OwnerGid(_) | Match::State(_) => false,
-        Match::Note(_) | Match::Noted(_) => false,
+        Match::Forget(_) | Match::Note(_) | Match::Noted(_) => false,
     }
 }
 
@@ -103,6 +103,7 @@ fn condition_words(condition: &Match) -> String {
         Match::Refusal => "--tcp-flags SYN,RST,ACK RST,ACK".to_owned(),
         Match::OwnerUid(uid) => format!("-m owner --uid-owner {uid}"),
         Match::OwnerGid(gid) => format!("-m owner --gid-owner {gid}"),
+        Match::Forget(list) => format!("-m recent --remove --name {list} --rdest"),
         Match::Note(list) => format!("-m recent --set --name {list} --rdest"),
         Match::Noted(list) => format!("-m recent --rcheck --seconds {MEMORY_SECONDS} --name {list} --rdest"),
         Match::State(State::Invalid) => "-m conntrack --ctstate INVALID".to_owned(),

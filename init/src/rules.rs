@@ -98,6 +98,8 @@ pub enum Match {
     OwnerGid(u32),
     /// Always met; the destination address is noted in the list of this name.
     Note(String),
+    /// The destination address was in the list of this name, and is no more.
+    Forget(String),
     /// The destination address was noted in the list of this name within the last second.
     Noted(String),
     /// State in connection tracking.
@@ -257,7 +259,8 @@ fn guard(settings: &Settings) -> Vec<Rule> {
     rules
 }
 
-/// One datagram of the proxy's to a refused destination, which never leaves: all that it has to know of the kernel.
+/// A datagram of the proxy's to a refused destination has it noted, one to the closed port has it forgotten. Neither
+/// leaves: they are all that the proxy has to know of the kernel.
 fn refusals(settings: &Settings, family: Family) -> Vec<Rule> {
     if settings.probed_ports.is_empty() {
         return Vec::new();
@@ -271,6 +274,13 @@ fn refusals(settings: &Settings, family: Family) -> Vec<Rule> {
         ];
         rules.push(rule(Chain::Refusals, matches, Target::Drop));
     }
+    let to_forget = [Match::DestinationPort(CLOSED_PORT), Match::OwnerUid(settings.proxy_uid)];
+    for port in &settings.probed_ports {
+        let forget = Match::Forget(list_of_refused(*port, family));
+        rules.push(rule(Chain::Refusals, to_forget.iter().cloned().chain([forget]), Target::Drop));
+    }
+    // What was forgotten already has nothing to do outside either.
+    rules.push(rule(Chain::Refusals, to_forget, Target::Drop));
     for rule in &mut rules {
         rule.protocol = Protocol::Udp;
     }

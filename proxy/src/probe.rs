@@ -3,7 +3,7 @@
 //! A captured connect is accepted by the kernel before anybody knows what the far application says, so a bare
 //! probe of a dead node is told that it lives; Ignite 2.16 believes that for ten seconds. A refusal is therefore
 //! remembered: one UDP datagram to the refused address, which the rules of `ringmail-init` keep in the pod, makes
-//! the kernel refuse further connects to it for a second. Only for probes: a node that starts asks others too, with
+//! the kernel refuse further connects to it, until another has it forgotten. Only for probes: a node that starts asks others too, with
 //! bytes, and must not make those that start a moment later unreachable.
 
 use std::{
@@ -12,13 +12,24 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
 use crate::{
     config::Config,
     copy::{End, Fault},
     record::{Direction, Live},
 };
+
+/// How long the kernel refuses. A ring that was told that a dead node lives was seen to ask again within 20 ms; if it
+/// takes longer, it is told the truth a question later. A node that is killed and started again at once was seen to
+/// ask to join 850 ms after its death was known: others must be able to reach it by then, or it stops.
+const REMEMBERED_FOR: Duration = Duration::from_millis(300);
+
+/// The port at which a datagram has its address forgotten; the rules know it as the one that is closed.
+const FORGET_PORT: u16 = 15002;
 
 /// How long an application that has said nothing yet may take to show what it is: a probe closes at once, and
 /// whoever has something to say to a ring says it at once. Its end waits for this, so it is short.
@@ -50,16 +61,29 @@ pub async fn hears_refusal(remote: &mut End) -> bool {
     matches!(timeout(REFUSAL_WITHIN, remote.next_fault()).await, Ok(Some(Fault::ApplicationRefused)))
 }
 
-/// Has the kernel remember that `destination` refused. Whether it does is the rules' affair: without them the
-/// datagram leaves, says nothing and finds nobody.
+/// Has the kernel remember for a moment that `destination` refused. Whether it does is the rules' affair: without
+/// them a datagram leaves, says nothing and finds nobody.
+///
+/// # Panics
+/// Outside of a worker, whose tasks it needs.
 pub fn remember(destination: SocketAddr) {
     match tell_kernel(destination) {
         // What a sender hears whose datagram a rule drops.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             tracing::debug!(%destination, "the refusal is remembered");
+            tokio::task::spawn_local(forget(destination.ip()));
         }
         Ok(_) => tracing::debug!(%destination, "the refusal is not remembered: no rule took the datagram"),
         Err(error) => tracing::debug!(%destination, %error, "the refusal is not remembered"),
+    }
+}
+
+async fn forget(address: IpAddr) {
+    sleep(REMEMBERED_FOR).await;
+    match tell_kernel(SocketAddr::new(address, FORGET_PORT)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        Ok(_) => tracing::debug!(%address, "the refusal was not forgotten: no rule took the datagram"),
+        Err(error) => tracing::debug!(%address, %error, "the refusal was not forgotten"),
     }
 }
 

@@ -1,5 +1,5 @@
 //! A connect that only asks whether somebody listens is answered through sidecars as it is without them: from the
-//! second time on, for a second.
+//! second time on, for a moment.
 
 #![expect(clippy::unwrap_used, reason = "a step that fails fails its scenario, in a helper too")]
 
@@ -20,11 +20,11 @@ use ringmail_tests::{
     world::{CLIENT, SERVICE_ACCOUNT, STRANGER},
 };
 
-/// A ring asks again within that time.
-const ASKED_AGAIN: Duration = Duration::from_millis(150);
+/// A ring asks again sooner.
+const ASKED_AGAIN: Duration = Duration::from_millis(100);
 
 /// Longer than a refusal is remembered.
-const FORGOTTEN: Duration = Duration::from_millis(1_100);
+const FORGOTTEN: Duration = Duration::from_millis(600);
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -73,7 +73,7 @@ fn destinations(world: &World) -> Vec<SocketAddr> {
 }
 
 #[test]
-fn a_bare_probe_of_a_dead_port_is_refused_by_the_kernel_the_second_time_and_for_a_second() {
+fn a_bare_probe_of_a_dead_port_is_refused_by_the_kernel_the_second_time_and_for_a_moment() {
     let mut world = world(Shape::strict());
     for destination in destinations(&world) {
         assert_eq!(probe(&world, destination), Ok(()), "{destination}: nothing is known yet");

@@ -65,6 +65,7 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         (&["--inbound-include-ports=15021,80"], "--inbound-include-ports names 15021"),
         (&["--inbound-exclude-ports=*"], "--inbound-exclude-ports=*: expected a list"),
         (&["--probed-ports=*"], "--probed-ports=*: expected a list"),
+        (&["--probed-ports=47500,15002"], "--probed-ports names 15002"),
         (&["--outbound-port=15002"], "port 15002 must stay closed for --probed-ports"),
         (&["--outbound-exclude-cidrs=*"], "--outbound-exclude-cidrs=*: expected a list"),
         (&["--exclude-interfaces=eth+"], "\"eth+\" is not an interface name"),

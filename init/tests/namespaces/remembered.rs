@@ -1,10 +1,12 @@
-//! Remembered refusals: what the proxy names as refused is refused by the kernel for a second, and nothing else is.
+//! Remembered refusals: what the proxy names as refused is refused by the kernel for a second or until the proxy
+//! has it forgotten, and nothing else is.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use ringmail_init::config::CLOSED_PORT;
 use ringmail_init::rules::Family;
 
 use crate::lab::{APPLICATION, Lab, PROXY, SOON, as_user, each_case, inside, peer_address};
@@ -58,6 +60,30 @@ fn a_destination_that_the_proxy_names_is_refused_for_a_second_and_reachable_afte
         }
         sleep((FORGOTTEN).saturating_sub(told.elapsed()));
         connect(&lab, destination).expect(&name);
+    }
+}
+
+#[test]
+fn a_destination_that_the_proxy_has_forgotten_is_reachable_at_once() {
+    for (backend, family) in each_case() {
+        let lab = Lab::new();
+        lab.capture(backend, &["--skip-verify", "--probed-ports=47500,48500"]);
+        let _proxy = lab.stand_in(15001);
+        let name = format!("{backend} {family:?}");
+        for port in [PROBED, 48500] {
+            let [refused, other] =
+                [peer_address(family), neighbour(family)].map(|address| SocketAddr::new(address, port));
+            for destination in [refused, other] {
+                tell(&lab, PROXY, destination).unwrap_err();
+            }
+            assert_eq!(connect(&lab, refused).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{name}");
+            for _ in 0..2 {
+                let heard = tell(&lab, PROXY, SocketAddr::new(refused.ip(), CLOSED_PORT)).unwrap_err();
+                assert_eq!(heard.kind(), ErrorKind::PermissionDenied, "{name}");
+                connect(&lab, refused).unwrap_or_else(|error| panic!("{name}: {refused}: {error}"));
+            }
+            assert_eq!(connect(&lab, other).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{name}");
+        }
     }
 }
 

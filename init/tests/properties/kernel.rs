@@ -143,7 +143,7 @@ impl Packet {
             if word == "-j" {
                 return true;
             }
-            if word == "--set" || word == "--rcheck" || word == "--rdest" {
+            if word == "--set" || word == "--remove" || word == "--rcheck" || word == "--rdest" {
                 continue;
             }
             let value = words.next().expect("every other condition has a value");

@@ -93,7 +93,7 @@ prop_compose! {
     fn outbound_packet()(
         interface in select(INTERFACES.to_vec()),
         destination in select(ADDRESSES.to_vec()),
-        destination_port in select(PORTS.to_vec()),
+        destination_port in prop_oneof![9 => select(PORTS.to_vec()), 1 => Just(CLOSED_PORT)],
         source_port in prop_oneof![select(PORTS.to_vec()), 32768u16..],
         owner in proptest::option::of((select(USERS.to_vec()), select(USERS.to_vec()))),
         is_refusal in any::<bool>(),
@@ -200,12 +200,14 @@ proptest! {
     }
 
     #[test]
-    fn datagrams_of_the_proxy_to_probed_ports_stay_and_all_others_leave(
+    fn datagrams_of_the_proxy_to_probed_ports_and_the_closed_one_stay_and_all_others_leave(
         settings in settings(), packet in outbound_packet()
     ) {
         let packet = Packet { protocol: "udp", ..packet };
         let is_proxys = packet.owner.is_some_and(|(uid, _)| uid == settings.proxy_uid);
-        let expected = if is_proxys && settings.probed_ports.contains(&packet.destination_port) {
+        let is_told = settings.probed_ports.contains(&packet.destination_port)
+            || packet.destination_port == CLOSED_PORT && !settings.probed_ports.is_empty();
+        let expected = if is_proxys && is_told {
             Fate::Dropped
         } else {
             Fate::Untouched
