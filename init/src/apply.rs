@@ -142,6 +142,18 @@ impl ApplyError {
     }
 }
 
+impl ApplyError {
+    /// Whether a tool may have refused the rules for the recent match alone.
+    pub fn may_be_recent_match(&self) -> bool {
+        match self {
+            Self::Tools(errors) => {
+                errors.iter().filter_map(ToolError::obstacle).any(Obstacle::may_be_recent_match)
+            }
+            Self::NotAsWritten { .. } | Self::LeftBehind { .. } => false,
+        }
+    }
+}
+
 impl ToolError {
     /// What the refusal means; none if the tool was not there or could not be run.
     pub fn obstacle(&self) -> Option<&Obstacle> {

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum, parser::ValueSource};
 use thiserror::Error;
 
 mod values;
@@ -22,6 +22,10 @@ pub const ENVIRONMENT_PREFIX: &str = "RINGMAIL_INIT_";
 /// readiness, Linkerd-shaped metrics. The kubelet and Prometheus reach them directly, so they are never
 /// captured inbound.
 pub const SIDECAR_PORTS: [u16; 4] = [4191, 15000, 15020, 15021];
+
+/// A port on which nothing may listen: connects to a destination that the proxy reported as refused are sent there,
+/// and the kernel refuses them as it would for a dead application. A datagram to it has its address forgotten.
+pub const CLOSED_PORT: u16 = 15002;
 
 /// Command-line flags as typed. See [`Settings`] for what they mean.
 #[derive(Debug, Parser)]
@@ -92,6 +96,11 @@ pub struct Flags {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set,
         num_args = 0..=1, default_missing_value = "true")]
     closed_port_guard: bool,
+    /// Ports whose refused connects are remembered: a destination that the proxy found refused when the
+    /// application connected to it without a word is refused by the kernel for a moment. Needs the recent match
+    /// (xt_recent); left out where that is missing, unless this flag is given. Empty for none
+    #[arg(long, value_name = "PORTS", default_value = "47500")]
+    probed_ports: Ports,
     /// Print the text for iptables-restore and change nothing
     #[arg(long, value_name = "BOOL", default_value_t = false, action = ArgAction::Set,
         num_args = 0..=1, default_missing_value = "true")]
@@ -188,6 +197,10 @@ pub struct Settings {
     pub invalid_drop: bool,
     /// Whether the refusal of a connection to the proxy's ports is dropped.
     pub closed_port_guard: bool,
+    /// Ports whose refused connects are remembered.
+    pub probed_ports: BTreeSet<u16>,
+    /// Whether somebody asked for those ports, so that they may not be left out.
+    pub probed_ports_required: bool,
     /// Whether the text is printed in place of being applied.
     pub dry_run: bool,
     /// What to do.
@@ -229,6 +242,12 @@ impl Settings {
         uids
     }
 
+    /// The same settings without memory of refused connects.
+    #[must_use]
+    pub fn without_probed_ports(&self) -> Self {
+        Self { probed_ports: BTreeSet::new(), ..self.clone() }
+    }
+
     fn own_ports(&self) -> BTreeSet<u16> {
         SIDECAR_PORTS.into_iter().chain([self.inbound_port, self.outbound_port]).collect()
     }
@@ -242,9 +261,15 @@ impl Settings {
             faults.push(format!("--inbound-port and --outbound-port are both {}", self.inbound_port));
         }
         for own in [self.inbound_port, self.outbound_port] {
+            if own == CLOSED_PORT && !self.probed_ports.is_empty() {
+                faults.push(format!("port {own} must stay closed for --probed-ports"));
+            }
             if SIDECAR_PORTS.contains(&own) {
                 faults.push(format!("port {own} already belongs to the sidecar's admin or metrics"));
             }
+        }
+        if self.probed_ports.contains(&CLOSED_PORT) {
+            faults.push(format!("--probed-ports names {CLOSED_PORT}, which must stay closed for it"));
         }
         if let Ports::Only(included) = &self.inbound_include_ports {
             for port in included.intersection(&self.own_ports()) {
@@ -273,15 +298,19 @@ pub fn parse(
     all.extend(environment_flags(&command, environment));
     all.extend(arguments);
     let matches = command.try_get_matches_from(all);
-    let flags = match matches.and_then(|mut matches| Flags::from_arg_matches_mut(&mut matches)) {
-        Ok(flags) => flags,
+    let flags = matches.and_then(|mut matches| {
+        let is_required = matches.value_source("probed_ports") != Some(ValueSource::DefaultValue);
+        Ok((Flags::from_arg_matches_mut(&mut matches)?, is_required))
+    });
+    let (flags, is_required) = match flags {
+        Ok(read) => read,
         Err(error) if !error.use_stderr() => return Ok(Parsed::Help(error.to_string())),
         Err(error) => {
             let text = error.to_string();
             return Err(ConfigError::Usage(text.trim_start_matches("error: ").trim_end().to_owned()));
         }
     };
-    Ok(Parsed::Settings(Box::new(validate(flags)?)))
+    Ok(Parsed::Settings(Box::new(validate(flags, is_required)?)))
 }
 
 /// Variables that are no flag are not a fault: Kubernetes itself adds `<SERVICE>_PORT` and the like.
@@ -303,7 +332,7 @@ fn environment_flags(
     flags
 }
 
-fn validate(flags: Flags) -> Result<Settings, ConfigError> {
+fn validate(flags: Flags, probed_ports_required: bool) -> Result<Settings, ConfigError> {
     let mut faults = Vec::new();
     let mut listed = |flag: &str, ports: Ports| match ports {
         Ports::Only(list) => list,
@@ -314,6 +343,7 @@ fn validate(flags: Flags) -> Result<Settings, ConfigError> {
     };
     let inbound_exclude_ports = listed("--inbound-exclude-ports", flags.inbound_exclude_ports);
     let outbound_exclude_ports = listed("--outbound-exclude-ports", flags.outbound_exclude_ports);
+    let probed_ports = listed("--probed-ports", flags.probed_ports);
     let outbound_exclude_cidrs = match flags.outbound_exclude_cidrs {
         Cidrs::Only(list) => list,
         Cidrs::All => {
@@ -342,6 +372,8 @@ fn validate(flags: Flags) -> Result<Settings, ConfigError> {
         backend: flags.backend,
         invalid_drop: flags.invalid_drop,
         closed_port_guard: flags.closed_port_guard,
+        probed_ports,
+        probed_ports_required,
         dry_run: flags.dry_run,
         action: if flags.remove { Action::Remove } else { Action::Apply { verify: !flags.skip_verify } },
     };

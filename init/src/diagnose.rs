@@ -32,6 +32,16 @@ pub struct Missing {
     pub modules: Vec<String>,
 }
 
+impl Obstacle {
+    /// Whether rules without memory of refused connects might be taken.
+    pub fn may_be_recent_match(&self) -> bool {
+        match self {
+            Self::Missing(missing) => missing.features.contains(&RECENT_MATCH),
+            Self::Locked | Self::NotPermitted(_) | Self::Other => false,
+        }
+    }
+}
+
 impl fmt::Display for Obstacle {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -67,7 +77,10 @@ struct Feature {
     module: &'static str,
 }
 
-const FEATURES: [Feature; 4] = [
+/// The match that only the memory of refused connects needs.
+const RECENT_MATCH: &str = "recent match";
+
+const FEATURES: [Feature; 5] = [
     Feature { in_text: "-m owner", in_complaint: "owner", name: "owner match", module: "xt_owner" },
     Feature {
         in_text: "-j REDIRECT",
@@ -81,6 +94,7 @@ const FEATURES: [Feature; 4] = [
         name: "conntrack match",
         module: "xt_conntrack",
     },
+    Feature { in_text: "-m recent", in_complaint: "recent", name: RECENT_MATCH, module: "xt_recent" },
     Feature { in_text: "-j TPROXY", in_complaint: "TPROXY", name: "TPROXY target", module: "xt_TPROXY" },
 ];
 

@@ -12,6 +12,9 @@ use ipnet::IpNet;
 use crate::render;
 use crate::rules::{CHAIN_PREFIX, RuleSet, Table};
 
+/// The masks that the recent match has when none is given.
+const WHOLE_ADDRESSES: [&str; 2] = ["255.255.255.255", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"];
+
 /// One rule as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
@@ -153,15 +156,16 @@ impl Installed {
     }
 }
 
-/// The form that [`render::line`] writes: no `-m tcp` (implied by the protocol), no defaults of TPROXY,
-/// networks with their prefix and in the shortest spelling.
+/// The form that [`render::line`] writes: no `-m tcp` (implied by the protocol), no defaults of TPROXY and of
+/// the recent match, networks with their prefix and in the shortest spelling.
 fn normal(rule: &str) -> String {
     let mut words = rule.split_whitespace().peekable();
     let mut kept: Vec<String> = Vec::new();
     while let Some(word) = words.next() {
         let value = words.peek().copied().unwrap_or_default();
         let is_implied = match word {
-            "-m" => value == "tcp",
+            "-m" => value == "tcp" || value == "udp",
+            "--mask" => WHOLE_ADDRESSES.contains(&value),
             "--on-ip" => value == "0.0.0.0" || value == "::",
             "--tproxy-mark" => value == "0x0/0x0",
             _ => false,
@@ -225,6 +229,18 @@ COMMIT
                 "-p tcp -j TPROXY --on-port 15006",
             ),
             ("-p tcp -m owner --uid-owner 1337 -j RETURN", "-p tcp -m owner --uid-owner 1337 -j RETURN"),
+            (
+                "-p udp -m udp --dport 1 -m recent --set --name X --mask 255.255.255.255 --rdest -j DROP",
+                "-p udp --dport 1 -m recent --set --name X --rdest -j DROP",
+            ),
+            (
+                "-m recent --set --name X --mask ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff --rdest -j DROP",
+                "-m recent --set --name X --rdest -j DROP",
+            ),
+            (
+                "-m recent --set --name X --mask 255.255.255.0 --rdest -j DROP",
+                "-m recent --set --name X --mask 255.255.255.0 --rdest -j DROP",
+            ),
         ] {
             assert_eq!(normal(saved), expected);
         }

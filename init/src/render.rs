@@ -6,7 +6,11 @@
 use std::fmt::Write as _;
 
 use crate::readback::{Installed, Line};
-use crate::rules::{Chain, Match, Rule, RuleSet, State, Table, Target};
+use crate::rules::{Chain, Match, Protocol, Rule, RuleSet, State, Table, Target};
+
+/// How long a refused destination is refused by the kernel at most, in the match's whole seconds. A living proxy has it
+/// forgotten sooner; this is for one that dies in between.
+const MEMORY_SECONDS: u32 = 1;
 
 /// The text that leads from `installed` to `wanted`, whatever was there before, one COMMIT per table.
 pub fn apply(wanted: &RuleSet, installed: &Installed) -> String {
@@ -39,7 +43,10 @@ pub fn line(rule: &Rule) -> Line {
     for condition in rule.matches.iter().filter(|condition| is_before_protocol(condition)) {
         words.push(condition_words(condition));
     }
-    words.push("-p tcp".to_owned());
+    words.push(match rule.protocol {
+        Protocol::Tcp => "-p tcp".to_owned(),
+        Protocol::Udp => "-p udp".to_owned(),
+    });
     for condition in rule.matches.iter().filter(|condition| !is_before_protocol(condition)) {
         words.push(condition_words(condition));
     }
@@ -82,6 +89,7 @@ fn is_before_protocol(condition: &Match) -> bool {
         Match::Destination(_) | Match::InInterface(_) | Match::OutInterface(_) => true,
         Match::SourcePort(_) | Match::DestinationPort(_) | Match::Refusal => false,
         Match::OwnerUid(_) | Match::OwnerGid(_) | Match::State(_) => false,
+        Match::Forget(_) | Match::Note(_) | Match::Noted(_) => false,
     }
 }
 
@@ -95,6 +103,9 @@ fn condition_words(condition: &Match) -> String {
         Match::Refusal => "--tcp-flags SYN,RST,ACK RST,ACK".to_owned(),
         Match::OwnerUid(uid) => format!("-m owner --uid-owner {uid}"),
         Match::OwnerGid(gid) => format!("-m owner --gid-owner {gid}"),
+        Match::Forget(list) => format!("-m recent --remove --name {list} --rdest"),
+        Match::Note(list) => format!("-m recent --set --name {list} --rdest"),
+        Match::Noted(list) => format!("-m recent --rcheck --seconds {MEMORY_SECONDS} --name {list} --rdest"),
         Match::State(State::Invalid) => "-m conntrack --ctstate INVALID".to_owned(),
         Match::State(State::New) => "-m conntrack --ctstate NEW".to_owned(),
     }

@@ -1,15 +1,15 @@
 //! Settings to rules, without touching the machine.
 //!
 //! The rules use the owner match, REDIRECT and connection tracking only (TPROXY when that mode is asked for):
-//! no multiport and no comment match, because kernels lack them often and neither buys anything here.
-//! Every rule is about TCP, so `-p tcp` is not part of the model. Each direction has one chain that decides by
+//! no multiport and no comment match, because kernels lack them often and neither buys anything here. Only the
+//! memory of refused connects needs the recent match too, and its UDP datagram is all that is not about TCP. Each direction has one chain that decides by
 //! leaving early (RETURN) and one that captures, so that what is excluded always wins over what is included.
 
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use crate::config::{Cidrs, Mode, Ports, Settings};
+use crate::config::{CLOSED_PORT, Cidrs, Mode, Ports, Settings};
 
 /// What every chain of ours begins with, and no chain of anybody else.
 pub const CHAIN_PREFIX: &str = "RINGMAIL_";
@@ -44,6 +44,8 @@ pub enum Chain {
     FilterOutput,
     /// Drops refusals of connections to the proxy's ports.
     Guard,
+    /// Takes note of the destinations that the proxy names as refused.
+    Refusals,
     /// Kernel's: packets that arrive, before NAT.
     ManglePrerouting,
     /// Drops packets that connection tracking calls INVALID.
@@ -66,6 +68,15 @@ pub enum Chain {
     OutRedirect,
 }
 
+/// What a rule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// All that is captured.
+    Tcp,
+    /// What the proxy tells the kernel by.
+    Udp,
+}
+
 /// One condition of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Match {
@@ -85,6 +96,12 @@ pub enum Match {
     OwnerUid(u32),
     /// Group that owns the sending socket.
     OwnerGid(u32),
+    /// Always met; the destination address is noted in the list of this name.
+    Note(String),
+    /// The destination address was in the list of this name, and is no more.
+    Forget(String),
+    /// The destination address was noted in the list of this name within the last second.
+    Noted(String),
     /// State in connection tracking.
     State(State),
 }
@@ -118,6 +135,8 @@ pub enum Target {
 pub struct Rule {
     /// Where it stands.
     pub chain: Chain,
+    /// What it is about.
+    pub protocol: Protocol,
     /// All must hold.
     pub matches: Vec<Match>,
     /// What happens then.
@@ -173,6 +192,7 @@ impl Chain {
             Self::FilterOutput | Self::NatOutput => "OUTPUT",
             Self::ManglePrerouting | Self::NatPrerouting => "PREROUTING",
             Self::Guard => "RINGMAIL_GUARD",
+            Self::Refusals => "RINGMAIL_REFUSALS",
             Self::Invalid => "RINGMAIL_INVALID",
             Self::MangleInbound | Self::NatInbound => "RINGMAIL_INBOUND",
             Self::InTproxy => "RINGMAIL_IN_TPROXY",
@@ -185,7 +205,7 @@ impl Chain {
     /// The table it is in.
     pub fn table(self) -> Table {
         match self {
-            Self::FilterOutput | Self::Guard => Table::Filter,
+            Self::FilterOutput | Self::Guard | Self::Refusals => Table::Filter,
             Self::ManglePrerouting | Self::Invalid | Self::MangleInbound | Self::InTproxy => Table::Mangle,
             Self::NatPrerouting | Self::NatInbound | Self::InRedirect => Table::Nat,
             Self::NatOutput | Self::Outbound | Self::OutRedirect => Table::Nat,
@@ -205,6 +225,7 @@ impl RuleSet {
         if settings.closed_port_guard {
             rules.extend(guard(settings));
         }
+        rules.extend(refusals(settings, family));
         if settings.invalid_drop {
             rules.push(rule(Chain::ManglePrerouting, [], Target::Jump(Chain::Invalid)));
             rules.push(rule(Chain::Invalid, [Match::State(State::Invalid)], Target::Drop));
@@ -236,6 +257,42 @@ fn guard(settings: &Settings) -> Vec<Rule> {
         rules.push(rule(Chain::Guard, [Match::SourcePort(port), Match::Refusal], Target::Drop));
     }
     rules
+}
+
+/// A datagram of the proxy's to a refused destination has it noted, one to the closed port has it forgotten. Neither
+/// leaves: they are all that the proxy has to know of the kernel.
+fn refusals(settings: &Settings, family: Family) -> Vec<Rule> {
+    if settings.probed_ports.is_empty() {
+        return Vec::new();
+    }
+    let mut rules = vec![rule(Chain::FilterOutput, [], Target::Jump(Chain::Refusals))];
+    for port in &settings.probed_ports {
+        let matches = [
+            Match::DestinationPort(*port),
+            Match::OwnerUid(settings.proxy_uid),
+            Match::Note(list_of_refused(*port, family)),
+        ];
+        rules.push(rule(Chain::Refusals, matches, Target::Drop));
+    }
+    let to_forget = [Match::DestinationPort(CLOSED_PORT), Match::OwnerUid(settings.proxy_uid)];
+    for port in &settings.probed_ports {
+        let forget = Match::Forget(list_of_refused(*port, family));
+        rules.push(rule(Chain::Refusals, to_forget.iter().cloned().chain([forget]), Target::Drop));
+    }
+    // What was forgotten already has nothing to do outside either.
+    rules.push(rule(Chain::Refusals, to_forget, Target::Drop));
+    for rule in &mut rules {
+        rule.protocol = Protocol::Udp;
+    }
+    rules
+}
+
+/// A list per port and family: the kernel would cut the addresses of both to the mask of the family that came first.
+fn list_of_refused(port: u16, family: Family) -> String {
+    match family {
+        Family::V4 => format!("{CHAIN_PREFIX}{port}"),
+        Family::V6 => format!("{CHAIN_PREFIX}V6_{port}"),
+    }
 }
 
 fn inbound(settings: &Settings) -> Vec<Rule> {
@@ -298,6 +355,13 @@ fn outbound(settings: &Settings, family: Family) -> Vec<Rule> {
             }
         }
     }
+    let is_captured = |port: &&u16| {
+        settings.outbound_include_ports.contains(**port) && !settings.outbound_exclude_ports.contains(port)
+    };
+    for port in settings.probed_ports.iter().filter(is_captured) {
+        let matches = [Match::DestinationPort(*port), Match::Noted(list_of_refused(*port, family))];
+        rules.push(rule(Chain::OutRedirect, matches, Target::Redirect(CLOSED_PORT)));
+    }
     let target = Target::Redirect(settings.outbound_port);
     rules.extend(capture_ports(Chain::OutRedirect, &settings.outbound_include_ports, target));
     rules
@@ -318,5 +382,5 @@ fn destination(network: &IpNet) -> Option<Match> {
 }
 
 fn rule(chain: Chain, matches: impl IntoIterator<Item = Match>, target: Target) -> Rule {
-    Rule { chain, matches: matches.into_iter().collect(), target }
+    Rule { chain, protocol: Protocol::Tcp, matches: matches.into_iter().collect(), target }
 }

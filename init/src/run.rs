@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use thiserror::Error;
 
-use crate::apply::{self, Applied, ApplyError, Change};
+use crate::apply::{self, ApplyError, Change};
 use crate::backend::{ChooseError, Survey, ToolError};
 use crate::config::{Action, IpFamilies, Settings};
 use crate::diagnose::Obstacle;
@@ -117,7 +117,7 @@ pub fn run(settings: &Settings, out: &mut impl Write) -> Result<(), RunError> {
     for family in families.iter().copied() {
         let result = match settings.action {
             Action::Apply { verify } => capture(settings, family, out)
-                .and_then(|_| if verify { prove(settings, family, &pod, out) } else { Ok(()) }),
+                .and_then(|()| if verify { prove(settings, family, &pod, out) } else { Ok(()) }),
             Action::Remove => release(family, out),
         };
         match result {
@@ -162,7 +162,25 @@ fn print_rules(settings: &Settings, families: &[Family], out: &mut impl Write) -
     Ok(())
 }
 
-fn capture(settings: &Settings, family: Family, out: &mut impl Write) -> Result<Applied, RunError> {
+/// Puts the rules in place; without memory of refused connects where the match for it is missing and nobody asked.
+fn capture(settings: &Settings, family: Family, out: &mut impl Write) -> Result<(), RunError> {
+    let may_do_without = !settings.probed_ports.is_empty() && !settings.probed_ports_required;
+    match put_in_place(settings, family, out) {
+        Err(RunError::Apply { source, .. }) if may_do_without && source.may_be_recent_match() => {
+            put_in_place(&settings.without_probed_ports(), family, out)?;
+            writeln!(
+                out,
+                "{}: refused connects are not remembered (--probed-ports), this kernel or iptables has no recent \
+                 match: load it with `modprobe xt_recent` on the node",
+                family.name()
+            )?;
+            Ok(())
+        }
+        outcome @ (Ok(()) | Err(_)) => outcome,
+    }
+}
+
+fn put_in_place(settings: &Settings, family: Family, out: &mut impl Write) -> Result<(), RunError> {
     let wanted = RuleSet::new(settings, family);
     let tools = Survey::look(family).choose(family, settings.backend);
     let tools = tools.map_err(|source| RunError::Choose { family, source })?;
@@ -182,7 +200,7 @@ fn capture(settings: &Settings, family: Family, out: &mut impl Write) -> Result<
             )?;
         }
     }
-    Ok(applied)
+    Ok(())
 }
 
 fn prove(settings: &Settings, family: Family, pod: &Pod, out: &mut impl Write) -> Result<(), RunError> {

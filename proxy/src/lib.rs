@@ -4,7 +4,7 @@
 //! `listen` (accept) → `orig_dst` → `route` (outbound) or `mode` (inbound) → `connect` → `tls` →
 //! authorize (the policy crate) → `copy` → `record`. `outbound` and `inbound` are mirror images that
 //! hold only that story. Around them: `worker` (threads and their connections), `drain`, `limits`, `fence`
-//! (an application that was cut off for too long stays so), `discovery` and `credentials` (what the story is
+//! (an application that was cut off for too long stays so), `probe` (a bare connect learns of a refusal), `discovery` and `credentials` (what the story is
 //! decided by), `admin`, `metrics` and `access_log` (what others can see), `config` (every setting, in one
 //! table), `data_plane` (how all of it is put together) and `parent` (the small process that keeps the
 //! sockets while a crashed data plane is started again).
@@ -30,6 +30,7 @@ pub mod mode;
 pub mod orig_dst;
 pub mod outbound;
 pub mod parent;
+pub mod probe;
 pub mod reason;
 pub mod record;
 pub mod refusal;

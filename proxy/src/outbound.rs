@@ -13,6 +13,7 @@ use crate::{
     ending,
     listen::Accepted,
     orig_dst::original_destination,
+    probe,
     reason::Reason,
     record::{Direction, Protection, Record},
     refusal::Refusal,
@@ -33,6 +34,12 @@ pub async fn serve(context: Rc<Context>, accepted: Accepted) {
         Ok(remote) => Relay { record, remote, application, permit }.run(context).await,
         Err(refusal) => {
             let reason = refusal.reason();
+            if reason == Reason::DialRefused
+                && let Some(probed) = probe::probed(&context.config, record.live())
+                && probe::leaves_without_a_byte(&application).await
+            {
+                probe::remember(probed);
+            }
             record.close(reason, Some(refusal.to_string()));
             if reason == Reason::HandshakeEof {
                 // The far sidecar died in mid-handshake: as if it had a moment later, a cut stream.

@@ -67,8 +67,10 @@ pub enum Reason {
     OutsideRefused,
     /// The original destination is one of the proxy's own ports: dialling it would loop.
     OwnAddress,
-    /// The far sidecar reported that its application failed or was refused.
+    /// The far sidecar reported that its application failed.
     PeerFailed,
+    /// The far sidecar reported that its application refused the connection: nobody listens there.
+    PeerRefused,
     /// Plaintext arrived where mutual TLS is required.
     PlaintextRefused,
     /// Policy denied the connection before the application was dialled.
@@ -142,6 +144,7 @@ impl Reason {
         Self::OutsideRefused,
         Self::OwnAddress,
         Self::PeerFailed,
+        Self::PeerRefused,
         Self::PlaintextRefused,
         Self::PolicyDenied,
         Self::RemoteReset,
@@ -205,7 +208,8 @@ impl Reason {
             Self::NoPolicy => ("no_policy", "the first complete set of policies has not arrived yet", Local, "DENY"),
             Self::OutsideRefused => ("outside_refused", "the destination is outside the mesh and the settings refuse that", Local, "NR"),
             Self::OwnAddress => ("own_address", "the destination is the proxy's own port: dialling it would loop", Peer, "NR"),
-            Self::PeerFailed => ("peer_failed", "the far sidecar reported that its application failed or refused", Peer, "UC"),
+            Self::PeerFailed => ("peer_failed", "the far sidecar reported that its application failed", Peer, "UC"),
+            Self::PeerRefused => ("peer_refused", "the far sidecar reported that its application refused the connection: nothing listens there", Peer, "CONNECT"),
             Self::PlaintextRefused => ("plaintext_refused", "plaintext where mutual TLS is required", Peer, "DENY"),
             Self::PolicyDenied => ("policy_denied", "policy denied the connection; the application never saw it", Local, "DENY"),
             Self::RemoteReset => ("remote_reset", "the remote end of a leg without TLS reset the connection", Peer, "UC"),

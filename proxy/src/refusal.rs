@@ -13,7 +13,7 @@ use crate::{
     route::RouteError,
     tls::{
         HandshakeError,
-        alert::{APPLICATION_FAILED, DENIED},
+        alert::{APPLICATION_FAILED, DENIED, REFUSED},
     },
 };
 
@@ -74,7 +74,12 @@ impl Refusal {
     pub fn alert(&self) -> AlertDescription {
         match self {
             Self::Denied { .. } => DENIED,
-            Self::Connect(_)
+            Self::Connect(ConnectError::Refused { .. }) => REFUSED,
+            Self::Connect(
+                ConnectError::Failed { .. }
+                | ConnectError::TimedOut { .. }
+                | ConnectError::Unreachable { .. },
+            )
             | Self::Fenced(_)
             | Self::Handshake(_)
             | Self::NoCredentials(_)

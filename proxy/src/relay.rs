@@ -13,6 +13,7 @@ use crate::{
     copy::{Duplex, End, Fault, Outcome, Settings},
     ending,
     limits::Permit,
+    probe,
     reason::Reason,
     record::{Direction, Live, Record},
     registry::{Entry, Told},
@@ -66,8 +67,15 @@ impl Relay {
         };
         let stay = context.registry.enter(record.live(), root);
         stay.judge_again(&context.snapshots, &context.credentials);
-        let reason = copy_and_watch(&context, stay.entry(), &record, &mut remote, &mut application).await;
+        let (reason, spoke) =
+            copy_and_watch(&context, stay.entry(), &record, &mut remote, &mut application).await;
         drop(stay);
+        if !spoke
+            && let Some(probed) = probe::probed(&context.config, record.live())
+            && is_refused_probe(reason, &application, &mut remote).await
+        {
+            probe::remember(probed);
+        }
         let destination = record.live().destination.get().map(|destination| destination.port());
         let cut_is_reset =
             destination.is_some_and(|port| context.config.truncation_reset_ports.contains(&port));
@@ -80,13 +88,26 @@ impl Relay {
     }
 }
 
+/// Whether a connection on which the application said nothing was a probe that the far application refused.
+async fn is_refused_probe(reason: Reason, application: &End, remote: &mut End) -> bool {
+    match application {
+        End::Plain(application) if reason == Reason::PeerRefused => {
+            probe::leaves_without_a_byte(application).await
+        }
+        // It was faster than the answer.
+        End::Plain(_) if reason == Reason::ApplicationReset => probe::hears_refusal(remote).await,
+        End::Plain(_) | End::Mesh(_) => false,
+    }
+}
+
+/// The reason of the end, and whether the downstream end said anything before it.
 async fn copy_and_watch(
     context: &Context,
     entry: &Entry,
     record: &Record,
     remote: &mut End,
     application: &mut End,
-) -> Reason {
+) -> (Reason, bool) {
     let settings = Settings {
         buffer_size: context.config.buffer_size,
         half_close_timeout: context.config.half_close_timeout,
@@ -94,7 +115,7 @@ async fn copy_and_watch(
     let direction = record.live().direction;
     let mut duplex = Duplex::new(settings);
     let mut black_hole = BlackHole::new(context.config.blackhole_timeout);
-    loop {
+    let reason = loop {
         let (downstream, upstream) = match direction {
             Direction::Inbound => (&mut *remote, &mut *application),
             Direction::Outbound => (&mut *application, &mut *remote),
@@ -102,20 +123,21 @@ async fn copy_and_watch(
         tokio::select! {
             biased;
             told = entry.told() => match told {
-                Told::End(reason) => return reason,
+                Told::End(reason) => break reason,
                 Told::Probe => {
                     if swallows(&mut black_hole, remote) {
-                        return Reason::BlackHoled;
+                        break Reason::BlackHoled;
                     }
                     entry.set_in_flight(black_hole.is_waiting());
                 }
             },
-            () = fenced(context, record.live()) => return Reason::Fenced,
+            () = fenced(context, record.live()) => break Reason::Fenced,
             outcome = duplex.run(downstream, upstream, &record.live().bytes) => {
-                return reason_of(outcome, direction, remote);
+                break reason_of(outcome, direction, remote);
             }
         }
-    }
+    };
+    (reason, duplex.downstream_spoke())
 }
 
 /// Ready when this connection may not go on. It wakes nobody (the registry does), but whoever was woken asks
@@ -151,6 +173,7 @@ fn reason_of(outcome: Outcome, direction: Direction, remote: &End) -> Reason {
     match application_failed {
         Ok(()) => Reason::ApplicationReset,
         Err(fault) => match fault {
+            Fault::ApplicationRefused => Reason::PeerRefused,
             Fault::Cut => Reason::StreamCut,
             Fault::Denied => Reason::DeniedByPeer,
             Fault::Invalid => Reason::TlsFailed,
@@ -170,7 +193,7 @@ fn ends(reason: Reason, cut_is_reset: bool) -> (Application, Remote) {
     match reason {
         Reason::Complete => (Application::Fin, Remote::Fin),
         Reason::ApplicationReset => (Application::Reset, Remote::Alert(APPLICATION_FAILED)),
-        Reason::PeerFailed | Reason::DeniedByPeer | Reason::HandshakeRefusedByPeer => {
+        Reason::PeerFailed | Reason::PeerRefused | Reason::DeniedByPeer | Reason::HandshakeRefusedByPeer => {
             (Application::Reset, Remote::Fin)
         }
         Reason::StreamCut if cut_is_reset => (Application::Reset, Remote::Fin),

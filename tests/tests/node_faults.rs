@@ -10,8 +10,15 @@ use ringmail_tests::{
     world::{RING, nothing_lost},
 };
 
+/// How long a plain ring may take to know of a death: it learns of it from a connection check, one every 500 ms,
+/// so that the same kill took from 56 to 537 ms, by the phase of the check. Three kills do not always show it.
+const PLAIN_AT_MOST: Duration = Duration::from_millis(550);
+
 /// How much later than on the plain ring a death may be known.
 const LATER_AT_MOST: Duration = Duration::from_millis(300);
+
+/// Far beyond any plain ring's time, and far below the 10 s that a fooled ring may take.
+const KEPT_FOR_SECONDS: Duration = Duration::from_secs(2);
 
 /// A join must not wait for a dead address as it would for a silent one.
 const PER_DEAD_ADDRESS: Duration = Duration::from_secs(1);
@@ -19,21 +26,29 @@ const PER_DEAD_ADDRESS: Duration = Duration::from_secs(1);
 #[test]
 fn a_killed_node_is_failed_as_fast_as_without_a_mesh_at_every_position_of_the_ring() {
     for version in [IgniteVersion::V2_16, IgniteVersion::V2_17] {
-        let victims: &[&str] = if versions().contains(&version) { &RING } else { &RING[1..2] };
-        let plain = kills(version, Shape::plain(), victims);
-        let meshed = kills(version, Shape::strict(), victims);
+        let plain = kills(version, Shape::plain());
+        let meshed = kills(version, Shape::strict());
         println!("{version}: NODE_FAILED after, plain: {plain:?}, meshed: {meshed:?}");
-        let (plain, meshed) = (plain.into_iter().max().unwrap(), meshed.into_iter().max().unwrap());
+        let plain = plain.into_iter().max().unwrap().max(PLAIN_AT_MOST);
+        let meshed = meshed.into_iter().max().unwrap();
         assert!(meshed < plain + LATER_AT_MOST, "{version}: {meshed:?} with the mesh, {plain:?} without");
     }
 }
 
-/// Kills each of `victims` in turn, under load, and gives how long the slowest survivor took to know.
-fn kills(version: IgniteVersion, shape: Shape, victims: &[&str]) -> Vec<Duration> {
+/// What the memory of refused probes is for: 2.16 asks by a bare connect whether a node lives, and a sidecar takes it.
+#[test]
+fn on_2_16_a_mesh_that_remembers_no_refusals_keeps_a_dead_node_for_seconds() {
+    let meshed = kills(IgniteVersion::V2_16, Shape::strict().with_init("--probed-ports="));
+    println!("2.16: NODE_FAILED without memory of refusals after {meshed:?}");
+    assert!(meshed.iter().any(|took| *took > KEPT_FOR_SECONDS), "{meshed:?}: the test above shows nothing");
+}
+
+/// Kills each node in turn, under load, and gives how long the slowest survivor took to know.
+fn kills(version: IgniteVersion, shape: Shape) -> Vec<Duration> {
     let mut world = World::with_ring(version, shape).unwrap();
     let load = world.load().unwrap();
     let mut took = Vec::new();
-    for victim in victims {
+    for victim in &RING {
         let killed = now_ms();
         world.ring().node_mut(victim).unwrap().kill9().unwrap();
         let survivors: Vec<&str> = RING.into_iter().filter(|name| name != victim).collect();

@@ -56,6 +56,12 @@ fn a_missing_module_is_named() {
             Legacy,
             "xt_conntrack",
         ),
+        (
+            "Warning: Extension recent revision 0 not supported, missing kernel module?",
+            V4,
+            Nft,
+            "nft_compat xt_recent",
+        ),
         ("Couldn't load target `TPROXY':No such file or directory", V4, Legacy, "xt_TPROXY"),
         (
             "ip6tables-restore v1.8.9 (legacy): ip6tables-restore: unable to initialize table 'nat'",

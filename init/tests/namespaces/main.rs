@@ -8,3 +8,4 @@ mod invalid;
 mod lab;
 mod lifecycle;
 mod refusals;
+mod remembered;

@@ -145,6 +145,37 @@ fn a_kernel_without_the_owner_match_is_told_which_module_to_load() {
 }
 
 #[test]
+fn without_the_recent_match_refused_connects_are_not_remembered_unless_somebody_asked() {
+    let lab = Lab::new();
+    let folder = folder_with(&[]);
+    // Stands for a kernel without the match: everything else goes to the real tool.
+    for program in ["iptables-nft", "ip6tables-nft"] {
+        let restore = format!(
+            "[ \"$1\" = --version ] && exit 0
+             input=$(cat)
+             case \"$input\" in *recent*)
+             echo 'Warning: Extension recent revision 0 not supported, missing kernel module?' >&2; exit 2;; esac
+             echo \"$input\" | {program}-restore \"$@\""
+        );
+        for (tool, script) in [("restore", restore), ("save", format!("exec {program}-save"))] {
+            let path = folder.path().join(format!("{program}-{tool}"));
+            fs::write(&path, format!("#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\n{script}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+    let asked = run_with(&lab, &folder, &["--probed-ports=47500"]);
+    assert_eq!(asked.code, Some(69), "{}", asked.text);
+    assert!(asked.text.contains("missing: recent match; load with `modprobe -a nft_compat xt_recent`"));
+    assert!(!lab.saved(Backend::Nft, Family::V4).contains("RINGMAIL"));
+    for (run, outcome) in [("first", "22 rules put in place"), ("second", "nothing changed")] {
+        let said = run_with(&lab, &folder, &[]);
+        assert_eq!(said.code, Some(0), "{run}: {}", said.text);
+        assert_eq!(said.text.matches(outcome).count(), 2, "{run}: {}", said.text);
+        assert_eq!(said.text.matches("load it with `modprobe xt_recent`").count(), 2, "{run}: {}", said.text);
+    }
+}
+
+#[test]
 fn ipv6_is_skipped_and_said_when_the_pod_has_no_such_address() {
     let lab = Lab::with_ipv4_only();
     let folder = folder_with(&["iptables-nft"]);

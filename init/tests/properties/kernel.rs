@@ -25,6 +25,9 @@ pub(crate) struct Packet {
     pub(crate) owner: Option<(u32, u32)>,
     pub(crate) state: &'static str,
     pub(crate) is_refusal: bool,
+    pub(crate) protocol: &'static str,
+    /// Whether the list with this name holds the destination.
+    pub(crate) noted_in: Option<String>,
 }
 
 /// What becomes of a packet in one table.
@@ -134,15 +137,20 @@ impl Kernel {
 
 impl Packet {
     fn meets(&self, words: &[&str]) -> bool {
+        let is_note = words.contains(&"--set");
         let mut words = words.iter().copied();
         while let Some(word) = words.next() {
             if word == "-j" {
                 return true;
             }
-            let value = words.next().expect("every condition has a value");
+            if word == "--set" || word == "--remove" || word == "--rcheck" || word == "--rdest" {
+                continue;
+            }
+            let value = words.next().expect("every other condition has a value");
             let holds = match word {
-                "-m" => true,
-                "-p" => value == "tcp",
+                "-m" | "--seconds" => true,
+                "--name" => is_note || self.noted_in.as_deref() == Some(value),
+                "-p" => value == self.protocol,
                 "-s" => false,
                 "-d" => value.parse::<IpNet>().unwrap().contains(&self.destination),
                 "-i" => self.in_interface.as_deref() == Some(value),

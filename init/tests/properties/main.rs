@@ -11,7 +11,9 @@ use ipnet::IpNet;
 use kernel::{Fate, Kernel, Packet};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
-use ringmail_init::config::{Action, BackendChoice, Cidrs, IpFamilies, Mode, Ports, SIDECAR_PORTS, Settings};
+use ringmail_init::config::{
+    Action, BackendChoice, CLOSED_PORT, Cidrs, IpFamilies, Mode, Ports, SIDECAR_PORTS, Settings,
+};
 use ringmail_init::readback::Installed;
 use ringmail_init::render;
 use ringmail_init::rules::{Family, RuleSet};
@@ -43,6 +45,7 @@ prop_compose! {
         interfaces in subsequence(vec!["net1", "tun0"], 0..=2),
         (proxy_uid, proxy_gid) in (select(vec![1337, 2102]), select(vec![1337, 2102])),
         (tproxy, invalid_drop, closed_port_guard) in any::<(bool, bool, bool)>(),
+        probed_ports in ports(),
     ) -> Settings {
         Settings {
             inbound_include_ports: inbound,
@@ -62,6 +65,8 @@ prop_compose! {
             backend: BackendChoice::Auto,
             invalid_drop,
             closed_port_guard,
+            probed_ports,
+            probed_ports_required: false,
             dry_run: false,
             action: Action::Apply { verify: true },
         }
@@ -79,6 +84,7 @@ prop_compose! {
         Packet {
             in_interface: Some(interface.to_owned()), out_interface: None, owner: None, is_refusal: false,
             destination: destination.parse().unwrap(), destination_port, source_port, state,
+            protocol: "tcp", noted_in: None,
         }
     }
 }
@@ -87,12 +93,14 @@ prop_compose! {
     fn outbound_packet()(
         interface in select(INTERFACES.to_vec()),
         destination in select(ADDRESSES.to_vec()),
-        destination_port in select(PORTS.to_vec()),
+        destination_port in prop_oneof![9 => select(PORTS.to_vec()), 1 => Just(CLOSED_PORT)],
         source_port in prop_oneof![select(PORTS.to_vec()), 32768u16..],
         owner in proptest::option::of((select(USERS.to_vec()), select(USERS.to_vec()))),
         is_refusal in any::<bool>(),
+        noted_in in proptest::option::of(select(vec!["RINGMAIL_47500", "RINGMAIL_V6_47500", "RINGMAIL_443"])),
     ) -> Packet {
         Packet {
+            protocol: "tcp", noted_in: noted_in.map(str::to_owned),
             in_interface: None, out_interface: Some(interface.to_owned()), owner, is_refusal, state: "NEW",
             destination: destination.parse().unwrap(), destination_port, source_port,
         }
@@ -143,9 +151,20 @@ fn expected_outbound(settings: &Settings, packet: &Packet) -> Fate {
         || !settings.outbound_include_cidrs.contains(packet.destination)
     {
         Fate::Untouched
+    } else if settings.probed_ports.contains(&port) && is_noted(packet) {
+        Fate::Captured(CLOSED_PORT)
     } else {
         Fate::Captured(15001)
     }
+}
+
+/// Whether the packet's own list, of its port and family, holds its destination.
+fn is_noted(packet: &Packet) -> bool {
+    let list = match family_of(packet.destination) {
+        Family::V4 => format!("RINGMAIL_{}", packet.destination_port),
+        Family::V6 => format!("RINGMAIL_V6_{}", packet.destination_port),
+    };
+    packet.noted_in == Some(list)
 }
 
 proptest! {
@@ -178,6 +197,24 @@ proptest! {
             if settings.closed_port_guard && is_refusal && !is_proxys { Fate::Dropped } else { Fate::Untouched };
         let fate = kernel(&settings, family_of(packet.destination)).walk("filter", "OUTPUT", &packet);
         prop_assert_eq!(fate, expected);
+    }
+
+    #[test]
+    fn datagrams_of_the_proxy_to_probed_ports_and_the_closed_one_stay_and_all_others_leave(
+        settings in settings(), packet in outbound_packet()
+    ) {
+        let packet = Packet { protocol: "udp", ..packet };
+        let is_proxys = packet.owner.is_some_and(|(uid, _)| uid == settings.proxy_uid);
+        let is_told = settings.probed_ports.contains(&packet.destination_port)
+            || packet.destination_port == CLOSED_PORT && !settings.probed_ports.is_empty();
+        let expected = if is_proxys && is_told {
+            Fate::Dropped
+        } else {
+            Fate::Untouched
+        };
+        let kernel = kernel(&settings, family_of(packet.destination));
+        prop_assert_eq!(kernel.walk("filter", "OUTPUT", &packet), expected);
+        prop_assert_eq!(kernel.walk("nat", "OUTPUT", &packet), Fate::Untouched);
     }
 
     #[test]

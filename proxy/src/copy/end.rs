@@ -1,6 +1,7 @@
 //! The two ends of a copy, as a closed list, and what their failures mean.
 
 use std::{
+    future::poll_fn,
     io,
     os::fd::{AsFd, BorrowedFd},
     pin::Pin,
@@ -14,7 +15,7 @@ use tokio::{
 
 use crate::tls::{
     MeshStream,
-    alert::{APPLICATION_FAILED, DENIED},
+    alert::{APPLICATION_FAILED, DENIED, REFUSED},
     stream::alert_of,
 };
 
@@ -30,6 +31,8 @@ pub enum End {
 /// How an end failed, as opposed to ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
+    /// The far sidecar says that its application refused the connection.
+    ApplicationRefused,
     /// The stream was cut without an alert: the far sidecar died.
     Cut,
     /// The far sidecar says that policy there does not admit this side.
@@ -82,6 +85,13 @@ impl End {
         }
     }
 
+    /// How this end fails; `None` if the next thing to come from it is a byte or its end in order. Cancel safe.
+    pub async fn next_fault(&mut self) -> Option<Fault> {
+        let mut byte = [0];
+        let read = poll_fn(|cx| self.poll_read(cx, &mut ReadBuf::new(&mut byte))).await;
+        read.err().map(|error| self.fault_of(&error))
+    }
+
     /// What it means that this end can no longer be written to and has nothing more to say.
     pub(super) fn gone(&self) -> Fault {
         match self {
@@ -99,6 +109,7 @@ impl End {
         match alert_of(error) {
             Some(alert) if alert == APPLICATION_FAILED => Fault::PeerFailed,
             Some(alert) if alert == DENIED => Fault::Denied,
+            Some(alert) if alert == REFUSED => Fault::ApplicationRefused,
             Some(_) => Fault::Refused,
             None if error.kind() == io::ErrorKind::InvalidData => Fault::Invalid,
             None => self.gone(),

@@ -31,6 +31,7 @@ pub(super) struct Flow {
     end: usize,
     size: usize,
     unflushed: bool,
+    has_read: bool,
     reader_end: Option<Result<(), Fault>>,
     finished: Option<FlowEnd>,
 }
@@ -43,9 +44,15 @@ impl Flow {
             end: 0,
             size,
             unflushed: false,
+            has_read: false,
             reader_end: None,
             finished: None,
         }
+    }
+
+    /// Whether the reader gave a byte, written or not.
+    pub(super) fn has_read(&self) -> bool {
+        self.has_read
     }
 
     pub(super) fn finished(&self) -> Option<FlowEnd> {
@@ -134,6 +141,7 @@ impl Flow {
         ready!(reader.poll_read(cx, &mut buf))?;
         self.start = 0;
         self.end = buf.filled().len();
+        self.has_read |= self.end > 0;
         Poll::Ready(Ok(self.end))
     }
 }

@@ -101,6 +101,11 @@ impl Duplex {
         }
     }
 
+    /// Whether the downstream end gave a byte.
+    pub fn downstream_spoke(&self) -> bool {
+        self.onward.has_read()
+    }
+
     /// Ready with an outcome when there is one, ready with none when a deadline was set and the caller
     /// has to wait for it too.
     fn poll(

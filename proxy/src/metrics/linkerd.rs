@@ -253,6 +253,7 @@ fn error(reason: Reason) -> Option<&'static str> {
         | Reason::DialUnreachable
         | Reason::HandshakeEof
         | Reason::PeerFailed
+        | Reason::PeerRefused
         | Reason::RemoteReset
         | Reason::StreamCut => Some("io"),
         Reason::HandshakeTimeout => Some("tls detection timeout"),

@@ -16,9 +16,13 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 use super::stream::MeshStream;
 use crate::ending;
 
-/// The alert for an application that reset, was refused or could not be reached. No TLS library sends
-/// it in the middle of a healthy stream.
+/// The alert for an application that reset or could not be reached. No TLS library sends it in the middle
+/// of a healthy stream.
 pub const APPLICATION_FAILED: AlertDescription = AlertDescription::InternalError;
+
+/// The alert for an application that refused the connection: nobody listens there. TLS libraries send it
+/// during a handshake only.
+pub const REFUSED: AlertDescription = AlertDescription::UnrecognisedName;
 
 /// The alert for a peer that policy does not admit.
 pub const DENIED: AlertDescription = AlertDescription::AccessDenied;
