@@ -100,7 +100,7 @@ pub struct Flags {
     /// application connected to it without a word is refused by the kernel for a moment. Needs the recent match
     /// (xt_recent); left out where that is missing, unless this flag is given. Empty for none
     #[arg(long, value_name = "PORTS", default_value = "47500")]
-    probed_ports: Ports,
+    ring_ports: Ports,
     /// Print the text for iptables-restore and change nothing
     #[arg(long, value_name = "BOOL", default_value_t = false, action = ArgAction::Set,
         num_args = 0..=1, default_missing_value = "true")]
@@ -198,9 +198,9 @@ pub struct Settings {
     /// Whether the refusal of a connection to the proxy's ports is dropped.
     pub closed_port_guard: bool,
     /// Ports whose refused connects are remembered.
-    pub probed_ports: BTreeSet<u16>,
+    pub ring_ports: BTreeSet<u16>,
     /// Whether somebody asked for those ports, so that they may not be left out.
-    pub probed_ports_required: bool,
+    pub ring_ports_required: bool,
     /// Whether the text is printed in place of being applied.
     pub dry_run: bool,
     /// What to do.
@@ -244,8 +244,8 @@ impl Settings {
 
     /// The same settings without memory of refused connects.
     #[must_use]
-    pub fn without_probed_ports(&self) -> Self {
-        Self { probed_ports: BTreeSet::new(), ..self.clone() }
+    pub fn without_ring_ports(&self) -> Self {
+        Self { ring_ports: BTreeSet::new(), ..self.clone() }
     }
 
     fn own_ports(&self) -> BTreeSet<u16> {
@@ -261,15 +261,15 @@ impl Settings {
             faults.push(format!("--inbound-port and --outbound-port are both {}", self.inbound_port));
         }
         for own in [self.inbound_port, self.outbound_port] {
-            if own == CLOSED_PORT && !self.probed_ports.is_empty() {
-                faults.push(format!("port {own} must stay closed for --probed-ports"));
+            if own == CLOSED_PORT && !self.ring_ports.is_empty() {
+                faults.push(format!("port {own} must stay closed for --ring-ports"));
             }
             if SIDECAR_PORTS.contains(&own) {
                 faults.push(format!("port {own} already belongs to the sidecar's admin or metrics"));
             }
         }
-        if self.probed_ports.contains(&CLOSED_PORT) {
-            faults.push(format!("--probed-ports names {CLOSED_PORT}, which must stay closed for it"));
+        if self.ring_ports.contains(&CLOSED_PORT) {
+            faults.push(format!("--ring-ports names {CLOSED_PORT}, which must stay closed for it"));
         }
         if let Ports::Only(included) = &self.inbound_include_ports {
             for port in included.intersection(&self.own_ports()) {
@@ -299,7 +299,7 @@ pub fn parse(
     all.extend(arguments);
     let matches = command.try_get_matches_from(all);
     let flags = matches.and_then(|mut matches| {
-        let is_required = matches.value_source("probed_ports") != Some(ValueSource::DefaultValue);
+        let is_required = matches.value_source("ring_ports") != Some(ValueSource::DefaultValue);
         Ok((Flags::from_arg_matches_mut(&mut matches)?, is_required))
     });
     let (flags, is_required) = match flags {
@@ -332,7 +332,7 @@ fn environment_flags(
     flags
 }
 
-fn validate(flags: Flags, probed_ports_required: bool) -> Result<Settings, ConfigError> {
+fn validate(flags: Flags, ring_ports_required: bool) -> Result<Settings, ConfigError> {
     let mut faults = Vec::new();
     let mut listed = |flag: &str, ports: Ports| match ports {
         Ports::Only(list) => list,
@@ -343,7 +343,7 @@ fn validate(flags: Flags, probed_ports_required: bool) -> Result<Settings, Confi
     };
     let inbound_exclude_ports = listed("--inbound-exclude-ports", flags.inbound_exclude_ports);
     let outbound_exclude_ports = listed("--outbound-exclude-ports", flags.outbound_exclude_ports);
-    let probed_ports = listed("--probed-ports", flags.probed_ports);
+    let ring_ports = listed("--ring-ports", flags.ring_ports);
     let outbound_exclude_cidrs = match flags.outbound_exclude_cidrs {
         Cidrs::Only(list) => list,
         Cidrs::All => {
@@ -372,8 +372,8 @@ fn validate(flags: Flags, probed_ports_required: bool) -> Result<Settings, Confi
         backend: flags.backend,
         invalid_drop: flags.invalid_drop,
         closed_port_guard: flags.closed_port_guard,
-        probed_ports,
-        probed_ports_required,
+        ring_ports,
+        ring_ports_required,
         dry_run: flags.dry_run,
         action: if flags.remove { Action::Remove } else { Action::Apply { verify: !flags.skip_verify } },
     };

@@ -262,11 +262,11 @@ fn guard(settings: &Settings) -> Vec<Rule> {
 /// A datagram of the proxy's to a refused destination has it noted, one to the closed port has it forgotten. Neither
 /// leaves: they are all that the proxy has to know of the kernel.
 fn refusals(settings: &Settings, family: Family) -> Vec<Rule> {
-    if settings.probed_ports.is_empty() {
+    if settings.ring_ports.is_empty() {
         return Vec::new();
     }
     let mut rules = vec![rule(Chain::FilterOutput, [], Target::Jump(Chain::Refusals))];
-    for port in &settings.probed_ports {
+    for port in &settings.ring_ports {
         let matches = [
             Match::DestinationPort(*port),
             Match::OwnerUid(settings.proxy_uid),
@@ -275,7 +275,7 @@ fn refusals(settings: &Settings, family: Family) -> Vec<Rule> {
         rules.push(rule(Chain::Refusals, matches, Target::Drop));
     }
     let to_forget = [Match::DestinationPort(CLOSED_PORT), Match::OwnerUid(settings.proxy_uid)];
-    for port in &settings.probed_ports {
+    for port in &settings.ring_ports {
         let forget = Match::Forget(list_of_refused(*port, family));
         rules.push(rule(Chain::Refusals, to_forget.iter().cloned().chain([forget]), Target::Drop));
     }
@@ -358,7 +358,7 @@ fn outbound(settings: &Settings, family: Family) -> Vec<Rule> {
     let is_captured = |port: &&u16| {
         settings.outbound_include_ports.contains(**port) && !settings.outbound_exclude_ports.contains(port)
     };
-    for port in settings.probed_ports.iter().filter(is_captured) {
+    for port in settings.ring_ports.iter().filter(is_captured) {
         let matches = [Match::DestinationPort(*port), Match::Noted(list_of_refused(*port, family))];
         rules.push(rule(Chain::OutRedirect, matches, Target::Redirect(CLOSED_PORT)));
     }

@@ -164,13 +164,13 @@ fn print_rules(settings: &Settings, families: &[Family], out: &mut impl Write) -
 
 /// Puts the rules in place; without memory of refused connects where the match for it is missing and nobody asked.
 fn capture(settings: &Settings, family: Family, out: &mut impl Write) -> Result<(), RunError> {
-    let may_do_without = !settings.probed_ports.is_empty() && !settings.probed_ports_required;
+    let may_do_without = !settings.ring_ports.is_empty() && !settings.ring_ports_required;
     match put_in_place(settings, family, out) {
         Err(RunError::Apply { source, .. }) if may_do_without && source.may_be_recent_match() => {
-            put_in_place(&settings.without_probed_ports(), family, out)?;
+            put_in_place(&settings.without_ring_ports(), family, out)?;
             writeln!(
                 out,
-                "{}: refused connects are not remembered (--probed-ports), this kernel or iptables has no recent \
+                "{}: refused connects are not remembered (--ring-ports), this kernel or iptables has no recent \
                  match: load it with `modprobe xt_recent` on the node",
                 family.name()
             )?;

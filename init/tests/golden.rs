@@ -22,7 +22,7 @@ const SCENARIOS: [(&str, &[&str]); 10] = [
             "--outbound-exclude-ports=53,443",
         ],
     ),
-    ("probed-ports", &["--probed-ports=47500,48500", "--outbound-exclude-ports=48500", "--proxy-uid=2102"]),
+    ("ring-ports", &["--ring-ports=47500,48500", "--outbound-exclude-ports=48500", "--proxy-uid=2102"]),
     (
         "cidrs",
         &[
@@ -36,7 +36,7 @@ const SCENARIOS: [(&str, &[&str]); 10] = [
         &["--exclude-uids=0,2102", "--exclude-interfaces=net1,tun0", "--proxy-gid=2000"],
     ),
     ("other-ports", &["--inbound-port=4143", "--outbound-port=4140", "--proxy-uid=2102", "--ip-families=v4"]),
-    ("bare", &["--closed-port-guard=false", "--probed-ports=", "--invalid-drop=false", "--ip-families=v6"]),
+    ("bare", &["--closed-port-guard=false", "--ring-ports=", "--invalid-drop=false", "--ip-families=v6"]),
     ("tproxy", &["--mode=tproxy", "--inbound-include-ports=47500"]),
 ];
 

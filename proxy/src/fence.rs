@@ -4,7 +4,7 @@
 //! alone, and never merges with it again. Where the sidecar itself was what was missing, it is the one who
 //! can tell when it is back: it lets nobody reach what may be a cluster of its own. A node that has not given
 //! up yet must hear from the others that it was failed, and then stops. So outbound stays open, and so does
-//! inbound from whom the application is itself connected to: those it has not given up.
+//! the ring's own port while the application is itself connected to others by it.
 //!
 //! - `listeners`: what of the application listens, by which its restart is told.
 //! - `state`: what outlives this process.
@@ -17,7 +17,6 @@ mod tests;
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -152,13 +151,13 @@ impl Fence {
         self.absence.borrow().clone().or_else(unjudged)
     }
 
-    /// Why a connection from `peer` may not reach the application at `port`, or none where it may: while the
-    /// fence is open, and from whom the application holds a connection to, at the same port. A node alone
-    /// holds none; one that still takes the others for its ring is told through it that it was failed.
-    pub fn keeps_out(&self, peer: IpAddr, port: u16, ledgers: &[Arc<Ledger>]) -> Option<Arc<Absence>> {
+    /// Why nobody may reach the application at `port`, or none where somebody may: while the fence is open, and
+    /// at a port of the ring while the application is itself connected to that port elsewhere. A node alone is
+    /// not; one that still takes the others for its ring is told so that it was failed, by any of them.
+    pub fn keeps_out(&self, port: u16, ring_ports: &[u16], ledgers: &[Arc<Ledger>]) -> Option<Arc<Absence>> {
         let absence = self.closed()?;
-        let back = SocketAddr::new(peer, port);
-        (!ledgers.iter().any(|ledger| ledger.leads_to(back))).then_some(absence)
+        let in_a_ring = ring_ports.contains(&port) && ledgers.iter().any(|ledger| ledger.leads_to(port));
+        (!in_a_ring).then_some(absence)
     }
 
     /// Tells each time the fence closes or opens.

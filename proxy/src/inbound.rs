@@ -170,8 +170,7 @@ impl Admission<'_> {
         self.authorize()?;
         // Here, after the handshake: inside the stream the far sidecar can be told, and resets its application,
         // which would take an end before that for a sidecar that died.
-        let (peer, port) = (self.record.live().source.ip(), self.destination.port());
-        if let Some(absence) = self.context.fence.keeps_out(peer, port, &self.context.ledgers) {
+        if let Some(absence) = self.context.fenced_off(self.destination.port()) {
             return Err(Refusal::Fenced(absence.away()));
         }
         Ok(connect::dial(self.destination, &self.context.config).await?)

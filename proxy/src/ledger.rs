@@ -154,12 +154,12 @@ impl Ledger {
         self.books().live.len()
     }
 
-    /// Whether an established outbound connection leads to `destination`.
-    pub fn leads_to(&self, destination: SocketAddr) -> bool {
+    /// Whether an established outbound connection leads to `port` of another pod.
+    pub fn leads_to(&self, port: u16) -> bool {
         self.books().live.values().any(|live| {
             live.direction == Direction::Outbound
                 && live.established.get().is_some()
-                && live.destination.get() == Some(&destination)
+                && live.destination.get().is_some_and(|destination| destination.port() == port)
         })
     }
 

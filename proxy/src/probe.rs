@@ -40,11 +40,10 @@ const SHOWS_ITSELF_WITHIN: Duration = Duration::from_millis(100);
 const REFUSAL_WITHIN: Duration = Duration::from_millis(500);
 
 /// The destination of this connection if its refusals are to be remembered: it is the own application's, to one
-/// of `probed_ports`.
+/// of `ring_ports`.
 pub fn probed(config: &Config, live: &Live) -> Option<SocketAddr> {
     let destination = live.destination.get().copied()?;
-    let is_probed =
-        live.direction == Direction::Outbound && config.probed_ports.contains(&destination.port());
+    let is_probed = live.direction == Direction::Outbound && config.ring_ports.contains(&destination.port());
     is_probed.then_some(destination)
 }
 

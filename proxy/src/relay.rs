@@ -147,7 +147,7 @@ async fn fenced(context: &Context, live: &Live) {
         let port = live.destination.get().map_or(0, SocketAddr::port);
         live.direction == Direction::Inbound
             && context.fence.is_closed()
-            && context.fence.keeps_out(live.source.ip(), port, &context.ledgers).is_some()
+            && context.fenced_off(port).is_some()
     };
     poll_fn(|_| if is_fenced() { Poll::Ready(()) } else { Poll::Pending }).await;
 }

@@ -26,7 +26,7 @@ use tokio::{
 use crate::{
     access_log::AccessLog,
     config::Config,
-    fence::Fence,
+    fence::{Absence, Fence},
     inbound,
     ledger::Ledger,
     limits::Limits,
@@ -68,6 +68,11 @@ pub struct Context {
 }
 
 impl Context {
+    /// Why the fence lets nobody reach the application at `port`, or none where it lets somebody.
+    pub fn fenced_off(&self, port: u16) -> Option<Arc<Absence>> {
+        self.fence.keeps_out(port, &self.config.ring_ports, &self.ledgers)
+    }
+
     /// The credentials in force, waiting up to `wait` for the first ones.
     ///
     /// # Errors

@@ -45,7 +45,7 @@ struct Dialled {
     relay: JoinHandle<()>,
 }
 
-/// Dials an address where the test hears datagrams, with that port in `probed_ports` or not.
+/// Dials an address where the test hears datagrams, with that port in `ring_ports` or not.
 async fn dialled(is_probed: bool) -> Dialled {
     let kernel = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let destination = kernel.local_addr().unwrap();
@@ -58,7 +58,7 @@ async fn dialled(is_probed: bool) -> Dialled {
         tls::connect(near, address, &client, PATIENCE),
         tls::accept(far, Vec::new(), &server, PATIENCE)
     );
-    let near = context(&client, &format!("probed_ports: [{ports}]"), "");
+    let near = context(&client, &format!("ring_ports: [{ports}]"), "");
     let (application, captured) = pair().await;
     let relay = start(&near, Direction::Outbound, connected.unwrap(), captured, destination).await;
     Dialled { application, far: accepted.unwrap(), kernel, near, relay }

@@ -38,7 +38,7 @@ fn a_killed_node_is_failed_as_fast_as_without_a_mesh_at_every_position_of_the_ri
 /// What the memory of refused probes is for: 2.16 asks by a bare connect whether a node lives, and a sidecar takes it.
 #[test]
 fn on_2_16_a_mesh_that_remembers_no_refusals_keeps_a_dead_node_for_seconds() {
-    let meshed = kills(IgniteVersion::V2_16, Shape::strict().with_init("--probed-ports="));
+    let meshed = kills(IgniteVersion::V2_16, Shape::strict().with_init("--ring-ports="));
     println!("2.16: NODE_FAILED without memory of refusals after {meshed:?}");
     assert!(meshed.iter().any(|took| *took > KEPT_FOR_SECONDS), "{meshed:?}: the test above shows nothing");
 }

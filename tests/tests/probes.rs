@@ -106,7 +106,7 @@ fn a_node_that_starts_and_asks_with_bytes_makes_nobody_unreachable() {
 
 #[test]
 fn without_the_setting_or_without_the_rules_nothing_is_remembered() {
-    for shape in [Shape::strict().with("probed_ports", "[]"), Shape::strict().with_init("--probed-ports=")] {
+    for shape in [Shape::strict().with("ring_ports", "[]"), Shape::strict().with_init("--ring-ports=")] {
         let world = world(shape);
         for destination in destinations(&world) {
             for _ in 0..3 {

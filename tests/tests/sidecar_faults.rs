@@ -9,7 +9,7 @@
 use std::{io, net::SocketAddr, thread::sleep, time::Duration};
 
 use ringmail_lab::{
-    ignite::{EventKind, IgniteVersion, THIN_PORT},
+    ignite::{DISCOVERY_PORT, EventKind, IgniteVersion, THIN_PORT},
     process::{Signal, wait_until},
     wire,
 };
@@ -195,11 +195,13 @@ fn is_fenced(world: &mut World) {
     assert!(answer.body.contains("restart the application"), "{}", answer.body);
     for name in [CLIENT, "n1", "n3"] {
         let from = world.pod(name).unwrap().namespace();
-        let error = wire::thin_handshake(from, thin_port_of_n2(world)).expect_err(name);
-        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-        assert_eq!(kind, Some(io::ErrorKind::ConnectionReset), "{name}: {error:#}");
+        for port in [THIN_PORT, DISCOVERY_PORT] {
+            let error = wire::thin_handshake(from, SocketAddr::new(pod.ip(), port)).expect_err(name);
+            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+            assert_eq!(kind, Some(io::ErrorKind::ConnectionReset), "{name} to {port}: {error:#}");
+        }
     }
-    assert!(said::ended(sidecar, pod, "fenced").unwrap() >= 3.0);
+    assert!(said::ended(sidecar, pod, "fenced").unwrap() >= 6.0);
     assert_eq!(said::sum(&said::metrics(sidecar, pod).unwrap(), "ringmail_fenced", &[]), 1.0);
 }
 

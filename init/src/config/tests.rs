@@ -64,9 +64,9 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         (&["--outbound-port=15020"], "port 15020 already belongs to the sidecar"),
         (&["--inbound-include-ports=15021,80"], "--inbound-include-ports names 15021"),
         (&["--inbound-exclude-ports=*"], "--inbound-exclude-ports=*: expected a list"),
-        (&["--probed-ports=*"], "--probed-ports=*: expected a list"),
-        (&["--probed-ports=47500,15002"], "--probed-ports names 15002"),
-        (&["--outbound-port=15002"], "port 15002 must stay closed for --probed-ports"),
+        (&["--ring-ports=*"], "--ring-ports=*: expected a list"),
+        (&["--ring-ports=47500,15002"], "--ring-ports names 15002"),
+        (&["--outbound-port=15002"], "port 15002 must stay closed for --ring-ports"),
         (&["--outbound-exclude-cidrs=*"], "--outbound-exclude-cidrs=*: expected a list"),
         (&["--exclude-interfaces=eth+"], "\"eth+\" is not an interface name"),
         (&["--exclude-interfaces=a b"], "\"a b\" is not an interface name"),
@@ -84,16 +84,16 @@ fn what_cannot_be_honoured_is_refused_by_name() {
 #[test]
 fn ports_whose_refusals_are_remembered_are_required_only_when_somebody_names_them() {
     let by_default = read(&[], &[]).unwrap();
-    assert_eq!((by_default.probed_ports, by_default.probed_ports_required), ([47500].into(), false));
+    assert_eq!((by_default.ring_ports, by_default.ring_ports_required), ([47500].into(), false));
     for (arguments, environment) in
-        [(&["--probed-ports=47500"][..], &[][..]), (&[][..], &[("RINGMAIL_INIT_PROBED_PORTS", "47500")][..])]
+        [(&["--ring-ports=47500"][..], &[][..]), (&[][..], &[("RINGMAIL_INIT_RING_PORTS", "47500")][..])]
     {
         let asked = read(arguments, environment).unwrap();
-        assert_eq!((asked.probed_ports, asked.probed_ports_required), ([47500].into(), true));
+        assert_eq!((asked.ring_ports, asked.ring_ports_required), ([47500].into(), true));
     }
-    assert!(read(&["--probed-ports="], &[]).unwrap().probed_ports.is_empty());
+    assert!(read(&["--ring-ports="], &[]).unwrap().ring_ports.is_empty());
     // With nothing to remember, no port has to stay closed.
-    assert_eq!(read(&["--probed-ports=", "--outbound-port=15002"], &[]).unwrap().outbound_port, 15002);
+    assert_eq!(read(&["--ring-ports=", "--outbound-port=15002"], &[]).unwrap().outbound_port, 15002);
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn without_the_recent_match_refused_connects_are_not_remembered_unless_somebody_
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
     }
-    let asked = run_with(&lab, &folder, &["--probed-ports=47500"]);
+    let asked = run_with(&lab, &folder, &["--ring-ports=47500"]);
     assert_eq!(asked.code, Some(69), "{}", asked.text);
     assert!(asked.text.contains("missing: recent match; load with `modprobe -a nft_compat xt_recent`"));
     assert!(!lab.saved(Backend::Nft, Family::V4).contains("RINGMAIL"));

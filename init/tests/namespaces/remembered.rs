@@ -67,7 +67,7 @@ fn a_destination_that_the_proxy_names_is_refused_for_a_second_and_reachable_afte
 fn a_destination_that_the_proxy_has_forgotten_is_reachable_at_once() {
     for (backend, family) in each_case() {
         let lab = Lab::new();
-        lab.capture(backend, &["--skip-verify", "--probed-ports=47500,48500"]);
+        lab.capture(backend, &["--skip-verify", "--ring-ports=47500,48500"]);
         let _proxy = lab.stand_in(15001);
         let name = format!("{backend} {family:?}");
         for port in [PROBED, 48500] {
@@ -107,10 +107,10 @@ fn the_datagram_stays_in_the_pod_and_nobody_but_the_proxy_can_name_a_destination
 }
 
 #[test]
-fn with_no_probed_ports_nothing_is_remembered() {
+fn with_no_ring_ports_nothing_is_remembered() {
     for (backend, family) in each_case() {
         let lab = Lab::new();
-        lab.capture(backend, &["--skip-verify", "--probed-ports="]);
+        lab.capture(backend, &["--skip-verify", "--ring-ports="]);
         let _proxy = lab.stand_in(15001);
         let destination = SocketAddr::new(peer_address(family), PROBED);
         tell(&lab, PROXY, destination).unwrap();

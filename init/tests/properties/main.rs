@@ -45,7 +45,7 @@ prop_compose! {
         interfaces in subsequence(vec!["net1", "tun0"], 0..=2),
         (proxy_uid, proxy_gid) in (select(vec![1337, 2102]), select(vec![1337, 2102])),
         (tproxy, invalid_drop, closed_port_guard) in any::<(bool, bool, bool)>(),
-        probed_ports in ports(),
+        ring_ports in ports(),
     ) -> Settings {
         Settings {
             inbound_include_ports: inbound,
@@ -65,8 +65,8 @@ prop_compose! {
             backend: BackendChoice::Auto,
             invalid_drop,
             closed_port_guard,
-            probed_ports,
-            probed_ports_required: false,
+            ring_ports,
+            ring_ports_required: false,
             dry_run: false,
             action: Action::Apply { verify: true },
         }
@@ -151,7 +151,7 @@ fn expected_outbound(settings: &Settings, packet: &Packet) -> Fate {
         || !settings.outbound_include_cidrs.contains(packet.destination)
     {
         Fate::Untouched
-    } else if settings.probed_ports.contains(&port) && is_noted(packet) {
+    } else if settings.ring_ports.contains(&port) && is_noted(packet) {
         Fate::Captured(CLOSED_PORT)
     } else {
         Fate::Captured(15001)
@@ -200,13 +200,13 @@ proptest! {
     }
 
     #[test]
-    fn datagrams_of_the_proxy_to_probed_ports_and_the_closed_one_stay_and_all_others_leave(
+    fn datagrams_of_the_proxy_to_ring_ports_and_the_closed_one_stay_and_all_others_leave(
         settings in settings(), packet in outbound_packet()
     ) {
         let packet = Packet { protocol: "udp", ..packet };
         let is_proxys = packet.owner.is_some_and(|(uid, _)| uid == settings.proxy_uid);
-        let is_told = settings.probed_ports.contains(&packet.destination_port)
-            || packet.destination_port == CLOSED_PORT && !settings.probed_ports.is_empty();
+        let is_told = settings.ring_ports.contains(&packet.destination_port)
+            || packet.destination_port == CLOSED_PORT && !settings.ring_ports.is_empty();
         let expected = if is_proxys && is_told {
             Fate::Dropped
         } else {

@@ -214,8 +214,8 @@ settings! {
     buffer_size: usize = kind::BUFFER_SIZE, text("65536"), RESTART;
     /// Ports on which the application sees a reset, not an end, when the stream between the sidecars was cut.
     truncation_reset_ports: Vec<u16> = kind::PORTS, text(""), RESTART;
-    /// Ports on which a node asks by a connect without a word whether another lives. Where such a connect was refused behind the far sidecar, the kernel refuses further ones for a moment (docs/capture.md); the rules need the same `--probed-ports`. Empty for none.
-    probed_ports: Vec<u16> = kind::PORTS, text("47500"), RESTART;
+    /// Ports by which the members of a ring watch each other: Ignite's discovery. Where a connect without a word was refused behind the far sidecar, the kernel refuses further ones for a moment (docs/capture.md); the rules need the same `--ring-ports`. While the application is fenced, they stay open as long as it is in a ring (docs/fence.md). Empty for none.
+    ring_ports: Vec<u16> = kind::PORTS, text("47500"), RESTART;
     /// How long connections are served after SIGTERM. Keep it below the pod's grace period.
     drain_timeout: Duration = kind::WAIT, text("25s"), RESTART;
     /// How long the application must have been cut off, while this sidecar was away or stopped, to be closed to others until it has restarted (docs/fence.md). Keep it above the ring's failure-detection timeout.

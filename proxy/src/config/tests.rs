@@ -78,7 +78,7 @@ fn good() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("keepalive_probes", "9", "9", json!(9)),
         ("buffer_size", "16384", "16384", json!(16384)),
         ("truncation_reset_ports", "[47100, 47500]", "47100,47500", json!([47100, 47500])),
-        ("probed_ports", "[47500, 48500]", "47500,48500", json!([47500, 48500])),
+        ("ring_ports", "[47500, 48500]", "47500,48500", json!([47500, 48500])),
         ("drain_timeout", "90s", "90s", json!("90s")),
         ("fence_after", "0s", "0s", json!("0s")),
         ("state_dir", "/state", "/state", json!("/state")),

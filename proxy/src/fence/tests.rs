@@ -106,31 +106,31 @@ fn the_absence_says_how_long_what_is_feared_and_what_to_do() {
 }
 
 #[test]
-fn a_closed_fence_lets_in_whom_the_application_is_connected_to_at_the_same_port_and_nobody_else() {
+fn a_closed_fence_leaves_a_ring_port_open_while_the_application_is_connected_to_it_elsewhere() {
     let ledger = Arc::new(Ledger::new(AccessLog::collecting().0));
     let ledgers = [Arc::new(Ledger::new(AccessLog::collecting().0)), Arc::clone(&ledger)];
-    let (peer, stranger) = ("10.0.0.8".parse().unwrap(), "10.0.0.9".parse().unwrap());
-    let held = |direction, established| {
+    let held = |direction, established, port| {
         let record = Record::open(&ledger, direction, "10.0.0.7:4000".parse().unwrap());
-        record.destination("10.0.0.8:47500".parse().unwrap());
+        record.destination(format!("10.0.0.8:{port}").parse().unwrap());
         if established {
             record.established();
         }
         record
     };
-    let keeps_out = |fence: &Fence, peer, port| fence.keeps_out(peer, port, &ledgers).is_some();
+    let keeps_out = |fence: &Fence, port| fence.keeps_out(port, &[47500], &ledgers).is_some();
     let (closed, open) = (fence_since(now(), &[7]), fence_since(now(), &[]));
-    assert!(keeps_out(&closed, peer, 47500), "no connection at all");
-    for (case, direction, established, let_in) in [
-        ("on its way", Direction::Outbound, false, false),
-        ("the peer's own", Direction::Inbound, true, false),
-        ("established", Direction::Outbound, true, true),
+    assert!(keeps_out(&closed, 47500), "no connection at all");
+    for (case, direction, established, port, let_in) in [
+        ("on its way", Direction::Outbound, false, 47500, false),
+        ("somebody else's", Direction::Inbound, true, 47500, false),
+        ("another port", Direction::Outbound, true, 10800, false),
+        ("established", Direction::Outbound, true, 47500, true),
     ] {
-        let record = held(direction, established);
-        assert_eq!(!keeps_out(&closed, peer, 47500), let_in, "{case}");
-        assert!(keeps_out(&closed, stranger, 47500) && keeps_out(&closed, peer, 10800), "{case}");
-        assert!(!keeps_out(&open, stranger, 47500));
+        let record = held(direction, established, port);
+        assert_eq!(!keeps_out(&closed, 47500), let_in, "{case}");
+        assert!(keeps_out(&closed, 10800), "{case}: 10800 is no port of the ring");
+        assert!(!keeps_out(&open, 47500) && !keeps_out(&open, 10800));
         record.close(Reason::Complete, None);
-        assert!(keeps_out(&closed, peer, 47500), "{case}, and ended");
+        assert!(keeps_out(&closed, 47500), "{case}, and ended");
     }
 }
