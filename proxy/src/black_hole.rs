@@ -62,7 +62,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(10);
 
     fn info(unacked: u32, last_ack_ms: u32, bytes_acked: u64, window: u32) -> TcpInfo {
-        TcpInfo { unacked, last_ack_ms, bytes_acked, send_window: Some(window) }
+        TcpInfo { unacked, unsent_bytes: 0, last_ack_ms, bytes_acked, send_window: Some(window) }
     }
 
     #[test]

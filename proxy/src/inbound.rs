@@ -6,7 +6,10 @@
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use ringmail_policy::{Mode, Request};
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     connect,
@@ -24,6 +27,15 @@ use crate::{
     worker::Context,
 };
 
+/// Both legs of a connection that is let in.
+struct Admitted {
+    remote: End,
+    application: TcpStream,
+    /// What the client said before it was clear what it speaks. The application gets it once the connection
+    /// is among those that a change can end.
+    first: Vec<u8>,
+}
+
 /// A leg that is refused: why, and what is left of it to end.
 type Refused = (Refusal, Option<End>);
 
@@ -39,7 +51,9 @@ pub async fn serve(context: Rc<Context>, accepted: Accepted) {
         return ending::reset(stream);
     }
     match admit(&context, &record, stream).await {
-        Ok((remote, application)) => Relay { record, remote, application, permit }.run(context).await,
+        Ok(Admitted { remote, application, first }) => {
+            Relay { record, remote, application, first, permit }.run(context).await;
+        }
         Err((refusal, remote)) => {
             record.close(refusal.reason(), Some(refusal.to_string()));
             if let Some(remote) = remote {
@@ -49,7 +63,7 @@ pub async fn serve(context: Rc<Context>, accepted: Accepted) {
     }
 }
 
-async fn admit(context: &Context, record: &Record, stream: TcpStream) -> Result<(End, TcpStream), Refused> {
+async fn admit(context: &Context, record: &Record, stream: TcpStream) -> Result<Admitted, Refused> {
     let destination = match original_destination(&stream, Direction::Inbound, &context.own) {
         Ok(destination) => destination,
         Err(error) => return Err((error.into(), Some(End::Plain(stream)))),
@@ -62,10 +76,11 @@ async fn admit(context: &Context, record: &Record, stream: TcpStream) -> Result<
         record.peer_workload(workload);
     }
     let admission = Admission { context, record, snapshot, destination };
+    let deadline = Instant::now() + context.config.handshake_timeout;
     match admission.snapshot.inbound.mode(destination.port()).mode {
         Mode::Disable => admission.plain(stream, Vec::new(), Protection::ModeDisable).await,
-        Mode::Permissive => admission.permissive(stream).await,
-        Mode::Strict => admission.secure(stream, Vec::new()).await,
+        Mode::Permissive => admission.permissive(stream, deadline).await,
+        Mode::Strict => admission.secure(stream, Vec::new(), deadline).await,
     }
 }
 
@@ -78,25 +93,36 @@ struct Admission<'a> {
 }
 
 impl Admission<'_> {
-    async fn secure(&self, stream: TcpStream, prefix: Vec<u8>) -> Result<(End, TcpStream), Refused> {
+    async fn secure(
+        &self,
+        stream: TcpStream,
+        prefix: Vec<u8>,
+        deadline: Instant,
+    ) -> Result<Admitted, Refused> {
         let source = self.record.live().source.ip();
-        let deadline = self.context.config.handshake_timeout;
-        let Ok(Some(turn)) = timeout(deadline, self.context.limits.handshake(source)).await else {
-            return Err((HandshakeError::TimedOut(deadline).into(), Some(End::Plain(stream))));
+        let late = || HandshakeError::TimedOut(self.context.config.handshake_timeout);
+        // A turn is for those who have something to say: silence waits without one.
+        if prefix.is_empty() && !matches!(timeout_at(deadline, stream.readable()).await, Ok(Ok(()))) {
+            return Err((late().into(), Some(End::Plain(stream))));
+        }
+        let Ok(Some(turn)) = timeout_at(deadline, self.context.limits.handshake(source)).await else {
+            return Err((late().into(), Some(End::Plain(stream))));
         };
         let credentials = match self.context.credentials_within(Duration::ZERO).await {
             Ok(credentials) => credentials,
             Err(refusal) => return Err((refusal, Some(End::Plain(stream)))),
         };
         self.record.presents(&credentials.svid);
-        let stream = tls::accept(stream, prefix, &credentials, deadline)
-            .await
-            .map_err(|(error, socket)| (error.into(), socket.map(End::Plain)))?;
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let stream = tls::accept(stream, prefix, &credentials, rest).await.map_err(|(error, socket)| {
+            let error = if matches!(error, HandshakeError::TimedOut(_)) { late() } else { error };
+            (error.into(), socket.map(End::Plain))
+        })?;
         drop(turn);
         self.record.secured(stream.peer(), stream.handshake_took());
         let remote = End::Mesh(Box::new(stream));
         match self.dial().await {
-            Ok(application) => Ok((remote, application)),
+            Ok(application) => Ok(Admitted { remote, application, first: Vec::new() }),
             Err(refusal) => Err((refusal, Some(remote))),
         }
     }
@@ -106,27 +132,27 @@ impl Admission<'_> {
         stream: TcpStream,
         first: Vec<u8>,
         protection: Protection,
-    ) -> Result<(End, TcpStream), Refused> {
+    ) -> Result<Admitted, Refused> {
         self.record.protection(protection);
-        match self.dial_with(&first).await {
-            Ok(application) => Ok((End::Plain(stream), application)),
+        match self.dial().await {
+            Ok(application) => Ok(Admitted { remote: End::Plain(stream), application, first }),
             Err(refusal) => Err((refusal, Some(End::Plain(stream)))),
         }
     }
 
-    async fn permissive(&self, mut stream: TcpStream) -> Result<(End, TcpStream), Refused> {
+    async fn permissive(&self, mut stream: TcpStream, deadline: Instant) -> Result<Admitted, Refused> {
         let in_mesh = self.snapshot.inbound.source_in_mesh(self.record.live().source.ip());
         let config = &self.context.config;
-        let patience = if in_mesh { config.handshake_timeout } else { config.permissive_wait };
-        let first = match mode::first_bytes(&mut stream, Vec::new(), mode::deadline(patience)).await {
+        let until = if in_mesh { deadline } else { mode::deadline(config.permissive_wait) };
+        let first = match mode::first_bytes(&mut stream, Vec::new(), until).await {
             Ok(first) => first,
             Err(error) => return Err((Refusal::Socket(error), None)),
         };
         match (first.speaks, in_mesh) {
-            (Speaks::Tls, _) => self.secure(stream, first.bytes).await,
+            (Speaks::Tls, _) => self.secure(stream, first.bytes, deadline).await,
             (Speaks::Plaintext, true) => Err((HandshakeError::Plaintext.into(), Some(End::Plain(stream)))),
             (Speaks::Unclear, true) => {
-                Err((HandshakeError::TimedOut(patience).into(), Some(End::Plain(stream))))
+                Err((HandshakeError::TimedOut(config.handshake_timeout).into(), Some(End::Plain(stream))))
             }
             (Speaks::Plaintext, false) => self.plain(stream, first.bytes, Protection::Permissive).await,
             (Speaks::Unclear, false) if first.ended => {
@@ -138,31 +164,48 @@ impl Admission<'_> {
 
     /// A client that says nothing may wait for the application to speak first, as on Ignite's port for
     /// communication. It is dialled through; a ClientHello still wins until the application has spoken.
-    async fn silent(&self, mut stream: TcpStream, first: First) -> Result<(End, TcpStream), Refused> {
-        let mut application = match self.dial().await {
+    async fn silent(&self, mut stream: TcpStream, first: First) -> Result<Admitted, Refused> {
+        let application = match self.dial().await {
             Ok(application) => application,
             Err(refusal) => return Err((refusal, Some(End::Plain(stream)))),
         };
-        let spoke = mode::first_to_speak(&stream, &application).await;
-        let bytes = match spoke {
-            Ok(Spoke::Application) => first.bytes,
-            Ok(Spoke::Client) => {
-                let deadline = mode::deadline(self.context.config.permissive_wait);
-                match mode::first_bytes(&mut stream, first.bytes, deadline).await {
+        let spoke = match self.broken_silence(&stream, &application).await {
+            Ok(spoke) => spoke,
+            Err(refusal) => {
+                ending::reset(application);
+                return Err((refusal, Some(End::Plain(stream))));
+            }
+        };
+        let first = match spoke {
+            Spoke::Application => first.bytes,
+            Spoke::Client => {
+                let until = mode::deadline(self.context.config.permissive_wait);
+                match mode::first_bytes(&mut stream, first.bytes, until).await {
                     Ok(more) if more.speaks == Speaks::Tls => {
                         drop(application);
-                        return self.secure(stream, more.bytes).await;
+                        let deadline = Instant::now() + self.context.config.handshake_timeout;
+                        return self.secure(stream, more.bytes, deadline).await;
                     }
                     Ok(more) => more.bytes,
-                    Err(error) => return Err((Refusal::Socket(error), None)),
+                    Err(error) => {
+                        ending::reset(application);
+                        return Err((Refusal::Socket(error), None));
+                    }
                 }
             }
-            Err(error) => return Err((Refusal::Socket(error), Some(End::Plain(stream)))),
         };
         self.record.protection(Protection::Permissive);
-        match self.give(&mut application, &bytes).await {
-            Ok(()) => Ok((End::Plain(stream), application)),
-            Err(refusal) => Err((refusal, Some(End::Plain(stream)))),
+        Ok(Admitted { remote: End::Plain(stream), application, first })
+    }
+
+    /// Who speaks first. Silence may last for hours, so a change reaches it as it reaches those who speak.
+    async fn broken_silence(&self, client: &TcpStream, application: &TcpStream) -> Result<Spoke, Refusal> {
+        let stay = self.context.registry.enter(self.record.live(), None);
+        stay.judge_again(&self.context.snapshots, &self.context.credentials);
+        tokio::select! {
+            biased;
+            reason = stay.entry().told_to_end() => Err(Refusal::Ended(reason)),
+            spoke = mode::first_to_speak(client, application) => spoke.map_err(Refusal::Socket),
         }
     }
 
@@ -174,18 +217,6 @@ impl Admission<'_> {
             return Err(Refusal::Fenced(absence.away()));
         }
         Ok(connect::dial(self.destination, &self.context.config).await?)
-    }
-
-    async fn dial_with(&self, first: &[u8]) -> Result<TcpStream, Refusal> {
-        let mut application = self.dial().await?;
-        self.give(&mut application, first).await?;
-        Ok(application)
-    }
-
-    async fn give(&self, application: &mut TcpStream, first: &[u8]) -> Result<(), Refusal> {
-        application.write_all(first).await.map_err(Refusal::Socket)?;
-        self.record.live().bytes.add_from_downstream(first.len() as u64);
-        Ok(())
     }
 
     fn authorize(&self) -> Result<(), Refusal> {

@@ -1,10 +1,13 @@
 //! The life of a connection from this pod's application to the network: accept, original destination,
 //! route, connect, handshake, copy, record. The mirror image of `inbound`.
 
-use std::{rc::Rc, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
 
 use ringmail_identity::SpiffeId;
-use ringmail_policy::Workload;
 use tokio::net::TcpStream;
 
 use crate::{
@@ -19,9 +22,12 @@ use crate::{
     refusal::Refusal,
     relay::Relay,
     route::{self, Next},
-    tls::{self, alert},
+    tls::{self, MeshStream, alert},
     worker::Context,
 };
+
+/// A leg that is refused: why, and the stream that is told so, where there is one.
+type Refused = (Refusal, Option<Box<MeshStream>>);
 
 /// Serves one captured connection of the application, to its end.
 pub async fn serve(context: Rc<Context>, accepted: Accepted) {
@@ -31,8 +37,8 @@ pub async fn serve(context: Rc<Context>, accepted: Accepted) {
         return record.close(Reason::ApplicationReset, None);
     };
     match reach(&context, &record, &application).await {
-        Ok(remote) => Relay { record, remote, application, permit }.run(context).await,
-        Err(refusal) => {
+        Ok(remote) => Relay { record, remote, application, first: Vec::new(), permit }.run(context).await,
+        Err((refusal, remote)) => {
             let reason = refusal.reason();
             if reason == Reason::DialRefused
                 && let Some(probed) = probe::probed(&context.config, record.live())
@@ -47,13 +53,33 @@ pub async fn serve(context: Rc<Context>, accepted: Accepted) {
             } else {
                 ending::reset(application);
             }
+            if let Some(stream) = remote {
+                alert::abort(*stream, refusal.alert()).await;
+            }
+            drop(permit);
         }
     }
 }
 
-async fn reach(context: &Context, record: &Record, application: &TcpStream) -> Result<End, Refusal> {
-    let destination = original_destination(application, Direction::Outbound, &context.own)?;
+async fn reach(context: &Context, record: &Record, application: &TcpStream) -> Result<End, Refused> {
+    let untold = |refusal| (refusal, None);
+    let destination = original_destination(application, Direction::Outbound, &context.own)
+        .map_err(|error| untold(error.into()))?;
     record.destination(destination);
+    let (remote, expected) = dial(context, record, destination).await.map_err(untold)?;
+    let End::Mesh(stream) = remote else { return Ok(remote) };
+    match route::confirm(&context.snapshots, destination, expected, &stream.peer().id).await {
+        Ok(()) => Ok(End::Mesh(stream)),
+        Err(mismatch) => Err((mismatch.into(), Some(stream))),
+    }
+}
+
+/// The other leg, and who may be at its end: nobody in particular where it leaves the mesh.
+async fn dial(
+    context: &Context,
+    record: &Record,
+    destination: SocketAddr,
+) -> Result<(End, Arc<[SpiffeId]>), Refusal> {
     let (next, decided_by) = route::resolve(&context.snapshots, &context.config, destination).await?;
     record.decided_by(&decided_by);
     match next {
@@ -62,11 +88,13 @@ async fn reach(context: &Context, record: &Record, application: &TcpStream) -> R
             if let Some(workload) = &workload {
                 record.peer_workload(workload);
             }
-            Ok(End::Plain(connect::dial(destination, &context.config).await?))
+            Ok((End::Plain(connect::dial(destination, &context.config).await?), Arc::default()))
         }
         Next::Mesh { identities, workload } => {
+            record.peer_workload(&workload);
             let tcp = connect::dial(destination, &context.config).await?;
-            secure(context, record, tcp, identities, &workload).await
+            let stream = secure(context, record, tcp, destination.ip()).await?;
+            Ok((End::Mesh(Box::new(stream)), identities))
         }
     }
 }
@@ -75,22 +103,13 @@ async fn secure(
     context: &Context,
     record: &Record,
     tcp: TcpStream,
-    expected: Arc<[SpiffeId]>,
-    workload: &Arc<Workload>,
-) -> Result<End, Refusal> {
-    let destination = tcp.peer_addr().map_err(Refusal::Socket)?;
-    record.peer_workload(workload);
+    destination: IpAddr,
+) -> Result<MeshStream, Refusal> {
     let credentials = context.credentials_within(context.config.unknown_wait).await?;
     record.presents(&credentials.svid);
-    let stream = tls::connect(tcp, destination.ip(), &credentials, context.config.handshake_timeout)
+    let stream = tls::connect(tcp, destination, &credentials, context.config.handshake_timeout)
         .await
         .map_err(|(error, _socket)| error)?;
     record.secured(stream.peer(), stream.handshake_took());
-    match route::confirm(&context.snapshots, destination, expected, &stream.peer().id).await {
-        Ok(()) => Ok(End::Mesh(Box::new(stream))),
-        Err(mismatch) => {
-            tokio::task::spawn_local(alert::abort(stream, alert::DENIED));
-            Err(mismatch.into())
-        }
-    }
+    Ok(stream)
 }

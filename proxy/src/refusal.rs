@@ -31,6 +31,9 @@ pub enum Refusal {
         /// What decided.
         decided_by: Origin,
     },
+    /// A change ended it before anybody had said a word.
+    #[error("ended before a word was said")]
+    Ended(Reason),
     /// The application may be a cluster of its own.
     #[error("the application was cut off for {:.1} s and has not restarted since", .0.as_secs_f64())]
     Fenced(Duration),
@@ -60,6 +63,7 @@ impl Refusal {
         match self {
             Self::Connect(error) => error.reason(),
             Self::Denied { .. } => Reason::PolicyDenied,
+            Self::Ended(reason) => *reason,
             Self::Fenced(_) => Reason::Fenced,
             Self::Handshake(error) => error.reason(),
             Self::NoCredentials(_) => Reason::NoCredentials,
@@ -80,6 +84,7 @@ impl Refusal {
                 | ConnectError::TimedOut { .. }
                 | ConnectError::Unreachable { .. },
             )
+            | Self::Ended(_)
             | Self::Fenced(_)
             | Self::Handshake(_)
             | Self::NoCredentials(_)
@@ -106,6 +111,7 @@ impl Refusal {
             },
             Self::Connect(_)
             | Self::Denied { .. }
+            | Self::Ended(_)
             | Self::Fenced(_)
             | Self::NoCredentials(_)
             | Self::NoPolicy

@@ -58,6 +58,15 @@ impl Entry {
         }
     }
 
+    /// Waits until the connection is told to end. Cancel safe.
+    pub async fn told_to_end(&self) -> Reason {
+        loop {
+            if let Told::End(reason) = self.told().await {
+                return reason;
+            }
+        }
+    }
+
     /// Whether sent data is unacknowledged: the connection says so after it looked.
     pub fn set_in_flight(&self, in_flight: bool) {
         self.in_flight.set(in_flight);
@@ -88,8 +97,9 @@ impl Entry {
         let request = self.request()?;
         let plaintext = match self.live.protection() {
             Protection::MutualTls => false,
-            Protection::ModeDisable | Protection::Permissive => true,
-            Protection::Outside(_) | Protection::Undecided => return None,
+            // Dialled in silence: an application that speaks first would speak to somebody unknown.
+            Protection::ModeDisable | Protection::Permissive | Protection::Undecided => true,
+            Protection::Outside(_) => return None,
         };
         if plaintext && inbound.mode(request.destination.port()).mode == Mode::Strict {
             return Some(Reason::ModeChanged);

@@ -51,6 +51,8 @@ pub struct Relay {
     pub remote: End,
     /// The leg to the own application.
     pub application: TcpStream,
+    /// What downstream said before the legs stood.
+    pub first: Vec<u8>,
     /// Its place among the connections, kept until both legs are closed.
     pub permit: Permit,
 }
@@ -58,8 +60,8 @@ pub struct Relay {
 impl Relay {
     /// Copies until the end and ends both legs.
     pub async fn run(self, context: Rc<Context>) {
-        let Self { record, mut remote, application, permit } = self;
-        let mut application = End::Plain(application);
+        let Self { record, remote, application, first, permit } = self;
+        let application = End::Plain(application);
         record.established();
         let root = match &remote {
             End::Mesh(stream) => Some(stream.peer().root),
@@ -67,8 +69,15 @@ impl Relay {
         };
         let stay = context.registry.enter(record.live(), root);
         stay.judge_again(&context.snapshots, &context.credentials);
-        let (reason, spoke) =
-            copy_and_watch(&context, stay.entry(), &record, &mut remote, &mut application).await;
+        let settings = Settings {
+            buffer_size: context.config.buffer_size,
+            half_close_timeout: context.config.half_close_timeout,
+        };
+        let mut duplex = Duplex::new(settings, first);
+        let mut legs = (remote, application);
+        let reason = copy_and_watch(&context, stay.entry(), &record, &mut duplex, &mut legs).await;
+        let (mut remote, application) = legs;
+        let spoke = duplex.downstream_spoke();
         drop(stay);
         if !spoke
             && let Some(probed) = probe::probed(&context.config, record.live())
@@ -100,22 +109,16 @@ async fn is_refused_probe(reason: Reason, application: &End, remote: &mut End) -
     }
 }
 
-/// The reason of the end, and whether the downstream end said anything before it.
 async fn copy_and_watch(
     context: &Context,
     entry: &Entry,
     record: &Record,
-    remote: &mut End,
-    application: &mut End,
-) -> (Reason, bool) {
-    let settings = Settings {
-        buffer_size: context.config.buffer_size,
-        half_close_timeout: context.config.half_close_timeout,
-    };
+    duplex: &mut Duplex,
+    (remote, application): &mut (End, End),
+) -> Reason {
     let direction = record.live().direction;
-    let mut duplex = Duplex::new(settings);
     let mut black_hole = BlackHole::new(context.config.blackhole_timeout);
-    let reason = loop {
+    loop {
         let (downstream, upstream) = match direction {
             Direction::Inbound => (&mut *remote, &mut *application),
             Direction::Outbound => (&mut *application, &mut *remote),
@@ -123,21 +126,20 @@ async fn copy_and_watch(
         tokio::select! {
             biased;
             told = entry.told() => match told {
-                Told::End(reason) => break reason,
+                Told::End(reason) => return reason,
                 Told::Probe => {
                     if swallows(&mut black_hole, remote) {
-                        break Reason::BlackHoled;
+                        return Reason::BlackHoled;
                     }
                     entry.set_in_flight(black_hole.is_waiting());
                 }
             },
-            () = fenced(context, record.live()) => break Reason::Fenced,
+            () = fenced(context, record.live()) => return Reason::Fenced,
             outcome = duplex.run(downstream, upstream, &record.live().bytes) => {
-                break reason_of(outcome, direction, remote);
+                return reason_of(outcome, direction, remote);
             }
         }
-    };
-    (reason, duplex.downstream_spoke())
+    }
 }
 
 /// Ready when this connection may not go on. It wakes nobody (the registry does), but whoever was woken asks

@@ -19,6 +19,8 @@ const TCP_INFO_LEN: usize = 232;
 pub struct TcpInfo {
     /// Segments sent and not yet acknowledged.
     pub unacked: u32,
+    /// Bytes written and not yet sent.
+    pub unsent_bytes: u32,
     /// Milliseconds since the last acknowledgement arrived.
     pub last_ack_ms: u32,
     /// Bytes acknowledged since the connection began.
@@ -58,13 +60,13 @@ fn parse_tcp_info(raw: &[u8]) -> io::Result<TcpInfo> {
     let wide =
         |at: usize| raw.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
     // Offsets of `struct tcp_info` in linux/tcp.h, which only ever grows at its end.
-    match (field(24), field(56), wide(120)) {
-        (Some(unacked), Some(last_ack_ms), Some(bytes_acked)) => {
-            Ok(TcpInfo { unacked, last_ack_ms, bytes_acked, send_window: field(228) })
+    match (field(24), field(56), wide(120), field(144)) {
+        (Some(unacked), Some(last_ack_ms), Some(bytes_acked), Some(unsent_bytes)) => {
+            Ok(TcpInfo { unacked, unsent_bytes, last_ack_ms, bytes_acked, send_window: field(228) })
         }
-        (_, _, _) => Err(io::Error::new(
+        (_, _, _, _) => Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("tcp_info: expected at least 128 bytes, got {}", raw.len()),
+            format!("tcp_info: expected at least 148 bytes, got {}", raw.len()),
         )),
     }
 }
@@ -115,6 +117,6 @@ mod tests {
     #[test]
     fn a_short_tcp_info_is_refused() {
         let error = parse_tcp_info(&[0; 100]).unwrap_err();
-        assert_eq!(error.to_string(), "tcp_info: expected at least 128 bytes, got 100");
+        assert_eq!(error.to_string(), "tcp_info: expected at least 148 bytes, got 100");
     }
 }

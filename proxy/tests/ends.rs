@@ -3,129 +3,23 @@
 //! `application A | outbound relay ==mutual TLS== inbound relay | application B`, each application a
 //! test that holds a socket, each relay the real one.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a step that fails fails its test, in a helper too"
-)]
+#![expect(clippy::unwrap_used, reason = "a step that fails fails its test, in a helper too")]
 
 mod kit;
 
-use std::{io, rc::Rc, time::Duration};
+use std::{io, time::Duration};
 
-use kit::{Ca, Handles, context, pair};
-use ringmail_proxy::{
-    copy::End,
-    reason::Reason,
-    record::{Direction, Protection, Record},
-    relay::Relay,
-    tls,
+use kit::{
+    Ca, context, pair,
+    wire::{NO_POLICY, PATIENCE, Sees, reason, reset, run, sees, start, wire},
 };
+use ringmail_proxy::{reason::Reason, record::Direction, tls};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    task::{LocalSet, spawn_local},
+    task::spawn_local,
     time::{Instant, sleep, timeout},
 };
-
-const PATIENCE: Duration = Duration::from_secs(8);
-const NO_POLICY: &str = "";
-
-/// Both sidecars with the applications' ends.
-struct Wire {
-    a: TcpStream,
-    b: TcpStream,
-    outbound: Handles,
-    inbound: Handles,
-    /// Kills a sidecar as kill -9 would: its sockets close, nothing more is said.
-    kill_inbound: tokio::task::JoinHandle<()>,
-}
-
-async fn wire(settings: &str) -> Wire {
-    let ca = Ca::new("root");
-    let (outbound, inbound) = (ca.credentials("n1"), ca.credentials("n2"));
-    let (near, far) = pair().await;
-    let address = near.peer_addr().unwrap().ip();
-    let (connected, accepted) = tokio::join!(
-        tls::connect(near, address, &outbound, PATIENCE),
-        tls::accept(far, Vec::new(), &inbound, PATIENCE)
-    );
-    let (outbound, inbound) =
-        (context(&outbound, settings, NO_POLICY), context(&inbound, settings, NO_POLICY));
-    let (a, a_side) = pair().await;
-    let (b_side, b) = pair().await;
-    start(&outbound, Direction::Outbound, connected.unwrap(), a_side).await;
-    let kill_inbound = start(&inbound, Direction::Inbound, accepted.unwrap(), b_side).await;
-    Wire { a, b, outbound, inbound, kill_inbound }
-}
-
-async fn start(
-    handles: &Handles,
-    direction: Direction,
-    stream: tls::MeshStream,
-    application: TcpStream,
-) -> tokio::task::JoinHandle<()> {
-    let context = Rc::clone(&handles.context);
-    let permit = context.limits.admit().await;
-    let record = Record::open(&context.ledger, direction, "10.77.0.2:40000".parse().unwrap());
-    record.destination("10.77.0.1:47100".parse().unwrap());
-    record.secured(stream.peer(), stream.handshake_took());
-    assert_eq!(record.live().protection(), Protection::MutualTls);
-    let live = std::sync::Arc::clone(record.live());
-    let relay = Relay { record, remote: End::Mesh(Box::new(stream)), application, permit };
-    let task = spawn_local(relay.run(context));
-    while live.established.get().is_none() {
-        sleep(Duration::from_millis(1)).await;
-    }
-    task
-}
-
-impl Wire {
-    /// The reasons that both sidecars recorded, outbound first.
-    async fn reasons(&self) -> (Reason, Reason) {
-        (reason(&self.outbound).await, reason(&self.inbound).await)
-    }
-}
-
-async fn reason(handles: &Handles) -> Reason {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let page = handles.context.ledger.read();
-        if let Some(reason) = page.totals.values().flat_map(|totals| totals.closed.keys()).next() {
-            return *reason;
-        }
-        assert!(Instant::now() < end, "no record was closed");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// What the next read of an application gives.
-#[derive(Debug, PartialEq, Eq)]
-enum Sees {
-    Bytes(Vec<u8>),
-    Fin,
-    Reset,
-}
-
-async fn sees(stream: &mut TcpStream) -> Sees {
-    let mut buffer = vec![0; 1 << 16];
-    match timeout(PATIENCE, stream.read(&mut buffer)).await.expect("nothing came") {
-        Ok(0) => Sees::Fin,
-        Ok(read) => Sees::Bytes(buffer[..read].to_vec()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Sees::Reset,
-        Err(error) => panic!("neither bytes, FIN nor RST: {error}"),
-    }
-}
-
-fn reset(stream: TcpStream) {
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(stream);
-}
-
-async fn run(test: impl Future<Output = ()>) {
-    LocalSet::new().run_until(test).await;
-}
 
 #[tokio::test]
 async fn bytes_pass_both_ways_and_two_ends_are_complete() {
@@ -294,8 +188,7 @@ async fn a_reader_that_stops_holds_back_the_writer_and_little_is_held() {
 #[tokio::test]
 async fn a_policy_change_resets_the_connection_it_denies_and_touches_no_other() {
     run(async {
-        let mut wire = wire("{}").await;
-        let mut other = self::wire("{}").await;
+        let (mut wire, mut other) = (wire("{}").await, wire("{}").await);
         wire.inbound.context.registry.apply_policy(&kit::snapshot(DENY_N1, 2).inbound);
         let began = Instant::now();
         assert_eq!(sees(&mut wire.a).await, Sees::Reset);

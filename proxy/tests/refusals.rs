@@ -76,7 +76,7 @@ async fn start(
     let record = Record::open(&context.ledger, direction, "10.77.0.2:40000".parse().unwrap());
     record.destination(destination);
     record.secured(stream.peer(), stream.handshake_took());
-    let relay = Relay { record, remote: End::Mesh(Box::new(stream)), application, permit };
+    let relay = Relay { record, remote: End::Mesh(Box::new(stream)), application, first: Vec::new(), permit };
     spawn_local(relay.run(context))
 }
 

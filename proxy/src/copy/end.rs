@@ -102,6 +102,15 @@ impl End {
         }
     }
 
+    /// What the end of what it says means, after it could no longer be written to. A socket that was reset is
+    /// told so once, to whoever writes, and reads as ended from then on.
+    pub(super) fn end_once_lost(&self) -> Result<(), Fault> {
+        match self {
+            Self::Mesh(_) => Ok(()),
+            Self::Plain(_) => Err(Fault::Reset),
+        }
+    }
+
     pub(super) fn fault_of(&self, error: &io::Error) -> Fault {
         if matches!(self, Self::Plain(_)) {
             return Fault::Reset;

@@ -19,8 +19,8 @@ pub(super) enum FlowEnd {
     Passed,
     /// The reader failed; all it had given before was written.
     ReaderFailed(Fault),
-    /// The writer failed.
-    WriterFailed,
+    /// The writer failed, as the attempt to write says.
+    WriterFailed(Fault),
 }
 
 #[derive(Debug)]
@@ -32,19 +32,23 @@ pub(super) struct Flow {
     size: usize,
     unflushed: bool,
     has_read: bool,
+    /// The other direction could no longer write to this one's reader.
+    reader_lost: bool,
     reader_end: Option<Result<(), Fault>>,
     finished: Option<FlowEnd>,
 }
 
 impl Flow {
-    pub(super) fn new(size: usize) -> Self {
+    /// `first` was already read.
+    pub(super) fn new(size: usize, first: Vec<u8>) -> Self {
         Self {
-            buffer: Vec::new(),
             start: 0,
-            end: 0,
+            end: first.len(),
+            has_read: !first.is_empty(),
+            buffer: first,
             size,
             unflushed: false,
-            has_read: false,
+            reader_lost: false,
             reader_end: None,
             finished: None,
         }
@@ -53,6 +57,11 @@ impl Flow {
     /// Whether the reader gave a byte, written or not.
     pub(super) fn has_read(&self) -> bool {
         self.has_read
+    }
+
+    /// The other direction could no longer write to this one's reader: its end, too, is a failure then.
+    pub(super) fn reader_is_lost(&mut self) {
+        self.reader_lost = true;
     }
 
     pub(super) fn finished(&self) -> Option<FlowEnd> {
@@ -94,7 +103,8 @@ impl Flow {
         loop {
             if self.start < self.end {
                 match ready!(writer.poll_write(cx, &self.buffer[self.start..self.end])) {
-                    Ok(0) | Err(_) => return Poll::Ready(FlowEnd::WriterFailed),
+                    Ok(0) => return Poll::Ready(FlowEnd::WriterFailed(writer.gone())),
+                    Err(error) => return Poll::Ready(FlowEnd::WriterFailed(writer.fault_of(&error))),
                     Ok(written) => {
                         self.start += written;
                         self.unflushed = true;
@@ -105,8 +115,10 @@ impl Flow {
             }
             match self.reader_end {
                 Some(Ok(())) => {
-                    let told = ready!(writer.poll_end(cx));
-                    return Poll::Ready(told.map_or(FlowEnd::WriterFailed, |()| FlowEnd::Passed));
+                    return Poll::Ready(match ready!(writer.poll_end(cx)) {
+                        Ok(()) => FlowEnd::Passed,
+                        Err(error) => FlowEnd::WriterFailed(writer.fault_of(&error)),
+                    });
                 }
                 Some(Err(fault)) => {
                     // Whether this last flush succeeds no longer matters: the fault is told either way.
@@ -116,14 +128,15 @@ impl Flow {
                 None => {}
             }
             match self.poll_fill(cx, reader) {
+                Poll::Ready(Ok(0)) if self.reader_lost => self.reader_end = Some(reader.end_once_lost()),
                 Poll::Ready(Ok(0)) => self.reader_end = Some(Ok(())),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => self.reader_end = Some(Err(reader.fault_of(&error))),
                 Poll::Pending => {
                     self.buffer = Vec::new();
                     if self.unflushed {
-                        if ready!(writer.poll_flush(cx)).is_err() {
-                            return Poll::Ready(FlowEnd::WriterFailed);
+                        if let Err(error) = ready!(writer.poll_flush(cx)) {
+                            return Poll::Ready(FlowEnd::WriterFailed(writer.fault_of(&error)));
                         }
                         self.unflushed = false;
                     }
@@ -134,7 +147,7 @@ impl Flow {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, reader: &mut End) -> Poll<io::Result<usize>> {
-        if self.buffer.capacity() == 0 {
+        if self.buffer.len() < self.size {
             self.buffer.resize(self.size, 0);
         }
         let mut buf = ReadBuf::new(&mut self.buffer);

@@ -61,6 +61,8 @@ pub struct Duplex {
 struct Deadline {
     at: Instant,
     then: Expiry,
+    /// Bytes of both directions when it was set.
+    moved: u64,
 }
 
 /// What an expired deadline means.
@@ -71,11 +73,11 @@ enum Expiry {
 }
 
 impl Duplex {
-    /// Nothing copied yet.
-    pub fn new(settings: Settings) -> Self {
+    /// Nothing copied yet. `first` was already read from downstream.
+    pub fn new(settings: Settings, first: Vec<u8>) -> Self {
         Self {
-            onward: Flow::new(settings.buffer_size),
-            back: Flow::new(settings.buffer_size),
+            onward: Flow::new(settings.buffer_size, first),
+            back: Flow::new(settings.buffer_size, Vec::new()),
             half_close_timeout: settings.half_close_timeout,
             deadline: None,
         }
@@ -85,15 +87,13 @@ impl Duplex {
     /// their applications shall see is the story's to say. Cancel safe.
     pub async fn run(&mut self, downstream: &mut End, upstream: &mut End, counts: &ByteCounts) -> Outcome {
         loop {
-            let seen = counts.from_downstream() + counts.to_downstream();
             let deadline = self.deadline.map(|deadline| deadline.at);
             let step = poll_fn(|cx| self.poll(cx, downstream, upstream, counts));
             tokio::select! {
                 biased;
                 step = step => if let Some(outcome) = step { return outcome },
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    let moved = counts.from_downstream() + counts.to_downstream() > seen;
-                    if let Some(outcome) = self.expired(moved) {
+                    if let Some(outcome) = self.expired(moved(counts)) {
                         return outcome;
                     }
                 }
@@ -116,30 +116,42 @@ impl Duplex {
         counts: &ByteCounts,
     ) -> Poll<Option<Outcome>> {
         let _ = self.onward.poll(cx, downstream, upstream, |bytes| counts.add_from_downstream(bytes));
+        if matches!(self.onward.finished(), Some(FlowEnd::WriterFailed(_))) {
+            self.back.reader_is_lost();
+        }
         let _ = self.back.poll(cx, upstream, downstream, |bytes| counts.add_to_downstream(bytes));
+        if matches!(self.back.finished(), Some(FlowEnd::WriterFailed(_))) {
+            self.onward.reader_is_lost();
+        }
         if let Some(outcome) = settled(&self.onward, &self.back, downstream, upstream) {
             return Poll::Ready(Some(outcome));
         }
         match expected(&self.onward, &self.back, downstream, upstream, self.half_close_timeout) {
             Some((wait, then)) if self.deadline.is_none_or(|deadline| deadline.then != then) => {
-                self.deadline = Some(Deadline { at: Instant::now() + wait, then });
+                self.deadline = Some(Deadline { at: Instant::now() + wait, then, moved: moved(counts) });
                 Poll::Ready(None)
             }
             Some(_) | None => Poll::Pending,
         }
     }
 
-    fn expired(&mut self, moved: bool) -> Option<Outcome> {
+    fn expired(&mut self, moved: u64) -> Option<Outcome> {
         let deadline = self.deadline?;
         match deadline.then {
             Expiry::Known(outcome) => Some(outcome),
-            Expiry::HalfClosed if moved => {
-                self.deadline = Some(Deadline { at: Instant::now() + self.half_close_timeout, ..deadline });
+            Expiry::HalfClosed if moved > deadline.moved => {
+                let at = Instant::now() + self.half_close_timeout;
+                self.deadline = Some(Deadline { at, moved, ..deadline });
                 None
             }
             Expiry::HalfClosed => Some(Outcome::HalfCloseTimeout),
         }
     }
+}
+
+/// Bytes of both directions.
+fn moved(counts: &ByteCounts) -> u64 {
+    counts.from_downstream() + counts.to_downstream()
 }
 
 /// The outcome, once there is nothing left that could change it.
@@ -150,9 +162,13 @@ fn settled(onward: &Flow, back: &Flow, downstream: &End, upstream: &End) -> Opti
         (Some(ReaderFailed(fault)), _) => Some(Outcome::Downstream(fault)),
         (_, Some(ReaderFailed(fault))) => Some(Outcome::Upstream(fault)),
         // Written to in vain, and its own direction has ended: it is gone altogether.
-        (Some(WriterFailed), Some(Passed | WriterFailed)) => Some(Outcome::Upstream(upstream.gone())),
-        (Some(Passed), Some(WriterFailed)) => Some(Outcome::Downstream(downstream.gone())),
-        (Some(Passed | WriterFailed) | None, None) | (None, Some(Passed | WriterFailed)) => None,
+        (Some(WriterFailed(fault)), Some(Passed | WriterFailed(_))) => {
+            Some(Outcome::Upstream(told_or_gone(fault, upstream)))
+        }
+        (Some(Passed), Some(WriterFailed(fault))) => {
+            Some(Outcome::Downstream(told_or_gone(fault, downstream)))
+        }
+        (Some(Passed | WriterFailed(_)) | None, None) | (None, Some(Passed | WriterFailed(_))) => None,
     }
 }
 
@@ -172,13 +188,36 @@ fn expected(
         return known(DELIVERY_DEADLINE, Outcome::Upstream(fault));
     }
     match (onward.finished(), back.finished()) {
-        (Some(FlowEnd::WriterFailed), _) => known(LAST_WORDS_DEADLINE, Outcome::Upstream(upstream.gone())),
-        (_, Some(FlowEnd::WriterFailed)) => {
-            known(LAST_WORDS_DEADLINE, Outcome::Downstream(downstream.gone()))
+        (Some(FlowEnd::WriterFailed(fault)), _) => {
+            known(last_words(fault), Outcome::Upstream(told_or_gone(fault, upstream)))
+        }
+        (_, Some(FlowEnd::WriterFailed(fault))) => {
+            known(last_words(fault), Outcome::Downstream(told_or_gone(fault, downstream)))
         }
         (Some(FlowEnd::Passed), None) | (None, Some(FlowEnd::Passed)) => {
             Some((half_close, Expiry::HalfClosed))
         }
         (_, _) => None,
+    }
+}
+
+/// Why an end could not be written to: what the far sidecar said of it, or, where it said nothing, that it is
+/// gone.
+fn told_or_gone(fault: Fault, end: &End) -> Fault {
+    match fault {
+        Fault::Cut | Fault::Reset => end.gone(),
+        Fault::ApplicationRefused | Fault::Denied | Fault::Invalid | Fault::PeerFailed | Fault::Refused => {
+            fault
+        }
+    }
+}
+
+/// How long an end that cannot be written to is read on: one that has said why only has bytes to deliver.
+fn last_words(fault: Fault) -> Duration {
+    match fault {
+        Fault::Cut | Fault::Reset => LAST_WORDS_DEADLINE,
+        Fault::ApplicationRefused | Fault::Denied | Fault::Invalid | Fault::PeerFailed | Fault::Refused => {
+            DELIVERY_DEADLINE
+        }
     }
 }

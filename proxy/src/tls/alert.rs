@@ -11,10 +11,14 @@ use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
 };
 use rustls::{AlertDescription, ConnectionTrafficSecrets, crypto::cipher::Iv};
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
 use super::stream::MeshStream;
-use crate::ending;
+use crate::{ending, sys};
 
 /// The alert for an application that reset or could not be reached. No TLS library sends it in the middle
 /// of a healthy stream.
@@ -31,6 +35,9 @@ pub const DENIED: AlertDescription = AlertDescription::AccessDenied;
 /// read for longer gets a cut stream instead.
 const ALERT_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How often the kernel is asked whether everything has left: some round trips within a data centre.
+const DELIVERED_POLL: Duration = Duration::from_millis(5);
+
 const CONTENT_TYPE_APPLICATION_DATA: u8 = 23;
 const CONTENT_TYPE_ALERT: u8 = 21;
 const ALERT_LEVEL_FATAL: u8 = 2;
@@ -44,11 +51,13 @@ const ALERT_PLAINTEXT_LEN: usize = 3;
 /// Where the application's end was already announced, no alert can follow: then the socket is reset,
 /// which the far sidecar takes for the same.
 pub async fn abort(mut stream: MeshStream, alert: AlertDescription) {
+    let flushed = timeout(ALERT_DEADLINE, std::future::poll_fn(|cx| stream.poll_flush(cx))).await;
     if stream.close_notify_sent() {
+        // A reset takes with it what the kernel has not delivered, and so the end that was announced.
+        let _ = timeout(ALERT_DEADLINE, delivered(&stream)).await;
         ending::reset(stream.into_tcp());
         return;
     }
-    let flushed = timeout(ALERT_DEADLINE, std::future::poll_fn(|cx| stream.poll_flush(cx))).await;
     let (mut tcp, session) = stream.into_parts();
     if !matches!(flushed, Ok(Ok(()))) {
         ending::reset(tcp);
@@ -67,6 +76,13 @@ pub async fn abort(mut stream: MeshStream, alert: AlertDescription) {
             tracing::debug!(%error, "no alert could be sealed");
             ending::finish(tcp).await;
         }
+    }
+}
+
+/// Waits until the peer's kernel has acknowledged everything.
+async fn delivered(stream: &MeshStream) {
+    while sys::tcp_info(stream.socket()).is_ok_and(|info| info.unacked > 0 || info.unsent_bytes > 0) {
+        sleep(DELIVERED_POLL).await;
     }
 }
 

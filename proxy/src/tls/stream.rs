@@ -1,7 +1,7 @@
 //! The stream between two sidecars, with the identity it was verified for.
 
 use std::{
-    io,
+    io::{self, Read},
     os::fd::{AsFd, BorrowedFd},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -89,11 +89,13 @@ pub struct MeshStream {
     took: Duration,
     close_notify_sent: bool,
     close_notify_seen: bool,
+    /// A failure that came together with bytes, which are read first.
+    failed: Option<io::Error>,
 }
 
 impl MeshStream {
     pub(super) fn new(tls: TlsStream<Prefixed>, peer: VerifiedPeer, took: Duration) -> Self {
-        Self { tls, peer, took, close_notify_sent: false, close_notify_seen: false }
+        Self { tls, peer, took, close_notify_sent: false, close_notify_seen: false, failed: None }
     }
 
     /// Who is at the other end.
@@ -142,11 +144,32 @@ impl MeshStream {
     /// `UnexpectedEof` where the stream was cut; `InvalidData` for an alert or a record that is none.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.tls).poll_read(cx, buf))?;
+        let read = match self.failed.take() {
+            Some(error) => Err(error),
+            None => ready!(Pin::new(&mut self.tls).poll_read(cx, buf)),
+        };
+        let Err(error) = read else {
+            self.close_notify_seen |= buf.filled().len() == before;
+            return Poll::Ready(Ok(()));
+        };
+        self.take_decrypted(buf);
         if buf.filled().len() == before {
-            self.close_notify_seen = true;
+            return Poll::Ready(Err(error));
         }
+        self.failed = Some(error);
         Poll::Ready(Ok(()))
+    }
+
+    /// What was decrypted before the stream failed: an alert that arrives in one read with the last words of
+    /// the far application, or a reset after them, must not take them away.
+    fn take_decrypted(&mut self, buf: &mut ReadBuf<'_>) {
+        let mut reader = match &mut self.tls {
+            TlsStream::Client(stream) => stream.get_mut().1.reader(),
+            TlsStream::Server(stream) => stream.get_mut().1.reader(),
+        };
+        // Nothing left is an error to a reader that has not seen the end.
+        let taken = reader.read(buf.initialize_unfilled()).unwrap_or(0);
+        buf.advance(taken);
     }
 
     /// Writes plaintext.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part of the kit")]
 
+pub(crate) mod wire;
+
 use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use rcgen::{
