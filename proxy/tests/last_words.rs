@@ -4,12 +4,18 @@
 
 mod kit;
 
-use std::{io::ErrorKind, time::Duration};
+use std::{future::poll_fn, io::ErrorKind, time::Duration};
 
-use kit::wire::{PATIENCE, Sees, reason, reset, run, sees, wire};
-use ringmail_proxy::reason::Reason;
+use kit::{
+    Ca, pair,
+    wire::{PATIENCE, Sees, reason, reset, run, sees, wire},
+};
+use ringmail_proxy::{
+    reason::Reason,
+    tls::{self, alert},
+};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, ReadBuf},
     net::TcpStream,
     task::spawn_local,
     time::{sleep, timeout},
@@ -64,17 +70,41 @@ async fn an_application_that_dies_with_a_full_window_is_seen_to_reset_and_not_to
 }
 
 #[tokio::test]
-async fn what_was_sent_before_a_goodbye_arrives_whole_although_its_sender_is_gone() {
-    const LENGTH: usize = 2 << 20;
+async fn what_was_sent_before_a_goodbye_arrives_whole_although_its_sender_has_failed_since() {
     run(async {
-        let mut wire = wire("{}").await;
-        wire.a.write_all(&vec![7u8; LENGTH]).await.unwrap();
-        drop(wire.a);
-        // The sender's kernel answers this with a reset, while much of what it sent is still on its way.
-        wire.b.write_all(b"an answer that nobody reads").await.unwrap();
-        sleep(Duration::from_secs(1)).await;
-        let (received, _) = drain(&mut wire.b).await;
-        assert_eq!(received, LENGTH);
+        let ca = Ca::new("root");
+        let (near, far) = pair().await;
+        let address = near.peer_addr().unwrap().ip();
+        let (client, server) = (ca.credentials("n1"), ca.credentials("n2"));
+        let (connected, accepted) = tokio::join!(
+            tls::connect(near, address, &client, PATIENCE),
+            tls::accept(far, Vec::new(), &server, PATIENCE)
+        );
+        let (mut near, mut far) = (connected.unwrap(), accepted.unwrap());
+        // As much as the kernel takes, so that much of it waits there to be sent.
+        let mut sent = 0;
+        let chunk = vec![7u8; 1 << 16];
+        while let Ok(written) =
+            timeout(Duration::from_millis(100), poll_fn(|cx| near.poll_write(cx, &chunk))).await
+        {
+            sent += written.unwrap();
+        }
+        let goodbye = spawn_local(async move {
+            poll_fn(|cx| near.poll_close_notify(cx)).await.unwrap();
+            alert::abort(near, alert::APPLICATION_FAILED).await;
+        });
+        let (mut received, mut buffer) = (0, vec![0u8; 1 << 16]);
+        loop {
+            let mut buf = ReadBuf::new(&mut buffer);
+            poll_fn(|cx| far.poll_read(cx, &mut buf)).await.unwrap();
+            if buf.filled().is_empty() {
+                break;
+            }
+            received += buf.filled().len();
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(received, sent, "and then the goodbye");
+        timeout(PATIENCE, goodbye).await.unwrap().unwrap();
     })
     .await;
 }
