@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::{config::Config, reason::Reason};
+use crate::{config::Config, ending, reason::Reason};
 
 /// Why the next hop could not be dialled.
 #[derive(Debug, thiserror::Error)]
@@ -81,8 +81,20 @@ pub async fn dial(destination: SocketAddr, config: &Config) -> Result<TcpStream,
         Ok(Err(error)) => return Err(ConnectError::from_io(destination, deadline, error)),
         Err(_elapsed) => return Err(ConnectError::TimedOut { destination, deadline }),
     };
+    let stream = not_with_itself(stream, destination)?;
     prepare(&SockRef::from(&stream), config)
         .map_err(|source| ConnectError::Failed { destination, source })?;
+    Ok(stream)
+}
+
+/// Refuses a stream that is connected with itself. The kernel may give the dial of an own address that very port as
+/// its source, if it is an ephemeral one and nobody listens on it, and TCP then connects the socket with itself.
+/// Reset, because the port would otherwise be taken for a minute, and the application could not start on it.
+fn not_with_itself(stream: TcpStream, destination: SocketAddr) -> Result<TcpStream, ConnectError> {
+    if stream.local_addr().is_ok_and(|local| local == destination) {
+        ending::reset(stream);
+        return Err(ConnectError::Refused { destination });
+    }
     Ok(stream)
 }
 
@@ -98,4 +110,31 @@ pub fn prepare(socket: &SockRef<'_>, config: &Config) -> io::Result<()> {
         .with_interval(config.keepalive_interval)
         .with_retries(config.keepalive_probes);
     socket.set_tcp_keepalive(&keepalive)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dial_that_meets_itself_is_refused_and_leaves_the_port_free() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let itself = socket.local_addr().unwrap();
+        let stream = socket.connect(itself).await.unwrap();
+        assert!(matches!(not_with_itself(stream, itself), Err(ConnectError::Refused { .. })));
+        TcpListener::bind(itself).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_dial_that_meets_a_listener_is_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(there).await.unwrap();
+        not_with_itself(stream, there).unwrap();
+    }
 }

@@ -36,7 +36,7 @@ const FORGET_PORT: u16 = 15002;
 const SHOWS_ITSELF_WITHIN: Duration = Duration::from_millis(100);
 
 /// How long the far sidecar is listened to after the application has reset: a refusal takes a handshake and a dial
-/// to loopback, and is of no use to a ring that asks again within 200 ms if it takes much longer.
+/// to loopback, and a living far application learns of the reset only after it.
 const REFUSAL_WITHIN: Duration = Duration::from_millis(500);
 
 /// The destination of this connection if its refusals are to be remembered: it is the own application's, to one
