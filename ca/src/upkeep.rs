@@ -5,20 +5,18 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::attest::Attestors;
 use crate::authority::{Authority, Source};
-use crate::followed::{Due, Followed};
+use crate::followed::{Due, Followed, LOOK};
 use crate::metrics::Metrics;
 use crate::persist::{self, PUBLIC_MODE, PersistError};
 use crate::serve::ServingCertificate;
 
-/// A change is in force well within a second.
-const POLL: Duration = Duration::from_millis(400);
 /// For the log: when refused content is judged again.
 const NEXT_TRY: &str = "in 5 s, or when a file changes";
 
@@ -37,9 +35,7 @@ impl Upkeep {
     pub(crate) async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         let mut authority_files = Followed::new(self.source.files());
         let mut token_files: Vec<_> = self.attestors.sources().map(|s| Followed::new(s.files())).collect();
-        // The first look after the start finds what changed while starting.
-        authority_files.forget();
-        let mut ticks = interval(POLL);
+        let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut renewal = Fault::default();
         loop {
@@ -48,7 +44,7 @@ impl Upkeep {
                 _ = ticks.tick() => {}
             }
             if let Some(due) = authority_files.look(Instant::now()) {
-                let reloaded = self.reload_authority(SystemTime::now());
+                let reloaded = self.reload_authority(&mut authority_files, SystemTime::now());
                 self.note(&mut authority_files, due, reloaded);
             }
             self.reload_tokens(&mut token_files);
@@ -58,8 +54,12 @@ impl Upkeep {
     }
 
     /// Whether something else is in force now.
-    fn reload_authority(&self, now: SystemTime) -> Result<bool, Refusal> {
-        let next = self.source.load(now).map_err(|error| Refusal {
+    fn reload_authority(&self, files: &mut Followed, now: SystemTime) -> Result<bool, Refusal> {
+        let next = self.source.load(now);
+        if files.moved_while_read() {
+            return Ok(false);
+        }
+        let next = next.map_err(|error| Refusal {
             what: "changed ca files are refused: the last good ones stay in force",
             fault: error.without_time(),
             error: error.to_string(),
@@ -90,10 +90,11 @@ impl Upkeep {
                 fault: error.to_string(),
                 error: error.to_string(),
             });
-            if reloaded.is_ok() {
+            let is_news = due != Due::Unknown;
+            if reloaded.is_ok() && is_news {
                 tracing::info!(files = files.names(), "changed tokens are in force");
             }
-            self.note(files, due, reloaded.map(|()| true));
+            self.note(files, due, reloaded.map(|()| is_news));
         }
     }
 
@@ -103,7 +104,7 @@ impl Upkeep {
             Ok(true) => self.metrics.reloaded(true),
             Ok(false) => {}
             Err(Refusal { what, fault, error }) => {
-                if due == Due::Changed {
+                if due != Due::Again {
                     self.metrics.reloaded(false);
                 }
                 if files.refused(Instant::now(), fault) {
@@ -170,7 +171,7 @@ impl BundleFile {
     }
 }
 
-/// A fault that lasts is said once, not twice a second.
+/// A fault that lasts is said once, not at every look.
 #[derive(Default)]
 struct Fault(Option<String>);
 
@@ -184,5 +185,53 @@ impl Fault {
 
     fn clear(&mut self) {
         self.0 = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attest::StaticTokens;
+    use crate::authority::self_signed::{FirstRoot, StateFolder};
+    use http::{HeaderMap, HeaderValue};
+    use std::fs;
+
+    fn bearer(token: &str) -> HeaderMap {
+        let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+        HeaderMap::from_iter([(http::header::AUTHORIZATION, value)])
+    }
+
+    fn row(token: &str) -> String {
+        format!("- {{token: {token}, namespace: ignite, service_account: node}}\n")
+    }
+
+    #[tokio::test]
+    async fn tokens_that_changed_between_their_reading_and_the_first_look_are_in_force() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, now) = (folder.path().join("tokens.yaml"), SystemTime::now());
+        let state = StateFolder {
+            path: folder.path().join("state"),
+            first_root: FirstRoot::Create,
+            bootstrap_new_root: false,
+        };
+        let source = Source::self_signed(&state, None, "cluster.local".parse().unwrap(), now).unwrap();
+        let authority = source.load(now).unwrap();
+        fs::write(&path, row("first")).unwrap();
+        let tokens = StaticTokens::open(path.clone(), "cluster.local".parse().unwrap()).unwrap();
+        fs::write(&path, row("second")).unwrap();
+        let attestors = Arc::new(Attestors::new(None, Some(Box::new(tokens))));
+        let upkeep = Upkeep {
+            source,
+            certificate: Arc::new(ServingCertificate::new(Vec::new(), &authority, now).unwrap()),
+            authority: watch::channel(Arc::new(authority)).0,
+            attestors: Arc::clone(&attestors),
+            bundle_out: None,
+            metrics: Arc::new(Metrics::new().unwrap()),
+        };
+        let (_running, shutdown) = watch::channel(false);
+        tokio::spawn(upkeep.run(shutdown));
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert!(attestors.attest(&bearer("second")).await.is_ok());
+        assert!(attestors.attest(&bearer("first")).await.is_err());
     }
 }
