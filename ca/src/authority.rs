@@ -11,9 +11,9 @@ mod source;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{Issuer, KeyPair};
-use ringmail_identity::{RootId, SpiffeId, TrustBundle, TrustDomain, Usage};
+use ringmail_identity::{PeerError, RootId, SpiffeId, TrustBundle, TrustDomain, Usage};
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
@@ -68,6 +68,14 @@ pub enum AuthorityError {
         /// When it expired.
         not_after: String,
     },
+    /// A trial leaf does not verify under the bundle.
+    #[error("{origin}: a leaf of this signer does not verify under the roots: {error}")]
+    LeafRefused {
+        /// Where the signer came from.
+        origin: String,
+        /// The verifier's word.
+        error: PeerError,
+    },
     /// The signer's key is unusable.
     #[error("{origin}: private key cannot be used: {error}")]
     Key {
@@ -118,12 +126,12 @@ pub enum AuthorityError {
         /// What went wrong.
         error: IssueError,
     },
-    /// A trial leaf does not verify under the bundle.
+    /// A trial leaf cannot be verified at all.
     #[error("{origin}: a leaf of this signer does not verify under the roots: {error}")]
     Unverifiable {
         /// Where the signer came from.
         origin: String,
-        /// The verifier's word.
+        /// What is in the way.
         error: String,
     },
 }
@@ -236,8 +244,12 @@ impl Authority {
             .map_err(|e| unverifiable(e.to_string()))?;
         let mut chain = vec![leaf.clone()];
         chain.extend(self.intermediates.iter().cloned());
+        let since_epoch =
+            now.duration_since(SystemTime::UNIX_EPOCH).map_err(|e| unverifiable(e.to_string()))?;
         for usage in [Usage::Server, Usage::Client] {
-            verify(&bundle, &chain, usage, now).map_err(unverifiable)?;
+            bundle
+                .verify(&chain, usage, UnixTime::since_unix_epoch(since_epoch))
+                .map_err(|error| AuthorityError::LeafRefused { origin: origin.to_owned(), error })?;
         }
         Ok(())
     }
@@ -251,18 +263,6 @@ impl Authority {
         let key = RequestedKey::trial(&key).map_err(IssueError::Signing)?;
         Ok(issue::workload_leaf(self, &key, identity, PROBE_TTL, now)?.certificate)
     }
-}
-
-fn verify(
-    bundle: &TrustBundle,
-    chain: &[CertificateDer<'static>],
-    usage: Usage,
-    now: SystemTime,
-) -> Result<(), String> {
-    let now = rustls_pki_types::UnixTime::since_unix_epoch(
-        now.duration_since(SystemTime::UNIX_EPOCH).map_err(|e| e.to_string())?,
-    );
-    bundle.verify(chain, usage, now).map(drop).map_err(|e| e.to_string())
 }
 
 fn check_signer(parts: &Parts, key: &KeyPair, now: SystemTime) -> Result<(), AuthorityError> {

@@ -3,13 +3,14 @@
 //! The rooms, in the order a request passes them: [`serve`] (listener, TLS, limits), [`service`] (one
 //! request), [`attest`] (token to identity), [`csr`] (request to public key), [`issue`] (profile and
 //! lifetime), [`audit`] (one line per decision). Beside them: [`authority`] (signing key, chain and
-//! roots), `upkeep` (what changes while running), [`metrics`], `health`, [`config`].
+//! roots), `upkeep` and `followed` (what changes while running), [`metrics`], `health`, [`config`].
 
 pub mod attest;
 pub mod audit;
 pub mod authority;
 pub mod config;
 pub mod csr;
+mod followed;
 mod health;
 pub mod issue;
 pub mod messages;

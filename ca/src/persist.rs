@@ -57,10 +57,27 @@ pub(crate) fn remove(path: &Path) -> Result<(), PersistError> {
     }
 }
 
-/// Makes `folder` and its parents when missing, closed to others.
+/// Makes `folder` and its parents when missing, closed to others, durably.
 pub(crate) fn ensure_secret_folder(folder: &Path) -> Result<(), PersistError> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(SECRET_DIR_MODE).create(folder).map_err(fault("create folder", folder))
+    ensure_folder(folder, sync_folder)
+}
+
+/// Hands each folder that got a new one inside to `sync`: only then is the new one there after a power cut.
+fn ensure_folder(
+    folder: &Path,
+    mut sync: impl FnMut(&Path) -> Result<(), PersistError>,
+) -> Result<(), PersistError> {
+    let missing: Vec<_> =
+        folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.is_dir()).collect();
+    for folder in missing.into_iter().rev() {
+        match DirBuilder::new().mode(SECRET_DIR_MODE).create(folder) {
+            // Made by another process just now, which may not have flushed it yet.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+            made => made.map_err(fault("create folder", folder))?,
+        }
+        sync(folder_of(folder))?;
+    }
+    Ok(())
 }
 
 fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), PersistError> {
@@ -102,6 +119,35 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn every_folder_that_got_a_new_one_inside_is_flushed() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("var").join("state");
+        let flushed = || {
+            let mut flushed = Vec::new();
+            ensure_folder(&state, |folder| {
+                flushed.push(folder.to_path_buf());
+                Ok(())
+            })
+            .unwrap();
+            flushed
+        };
+        assert_eq!(flushed(), [folder.path().to_path_buf(), folder.path().join("var")]);
+        assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, SECRET_DIR_MODE);
+        assert!(flushed().is_empty(), "nothing is new");
+    }
+
+    #[test]
+    fn a_folder_below_a_file_cannot_be_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        for state in [file.join("state"), file] {
+            let error = ensure_secret_folder(&state).unwrap_err().to_string();
+            assert!(error.starts_with("cannot create folder"), "{error}");
+        }
     }
 
     #[test]

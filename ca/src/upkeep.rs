@@ -1,24 +1,24 @@
 //! What changes while the CA runs: mounted files, token files, and its own certificate.
 //!
-//! Files are compared by content twice a second. That sees every way a file can be replaced (written
-//! in place, renamed over, a folder swapped behind a symbolic link) and costs a few reads. Content
-//! that cannot be used is reported once and the last good state stays in force.
+//! Content that cannot be used is reported once and the last good state stays in force, while the
+//! refused content is judged again now and then.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::attest::Attestors;
 use crate::authority::{Authority, Source};
+use crate::followed::{Due, Followed, LOOK};
 use crate::metrics::Metrics;
 use crate::persist::{self, PUBLIC_MODE, PersistError};
 use crate::serve::ServingCertificate;
 
-/// A change is in force well within a second.
-const POLL: Duration = Duration::from_millis(400);
+/// For the log: when refused content is judged again.
+const NEXT_TRY: &str = "in 5 s, or when a file changes";
 
 /// Everything that is looked after.
 pub(crate) struct Upkeep {
@@ -33,11 +33,9 @@ pub(crate) struct Upkeep {
 impl Upkeep {
     /// Looks after everything until `shutdown` turns true.
     pub(crate) async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
-        let mut authority_files = Watched::new(self.source.files());
-        let mut token_files: Vec<_> = self.attestors.sources().map(|s| Watched::new(s.files())).collect();
-        // The first look after the start finds what changed while starting.
-        authority_files.forget();
-        let mut ticks = interval(POLL);
+        let mut authority_files = Followed::new(self.source.files());
+        let mut token_files: Vec<_> = self.attestors.sources().map(|s| Followed::new(s.files())).collect();
+        let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut renewal = Fault::default();
         loop {
@@ -45,8 +43,9 @@ impl Upkeep {
                 _ = shutdown.wait_for(|ending| *ending) => return,
                 _ = ticks.tick() => {}
             }
-            if authority_files.changed() {
-                self.reload_authority(SystemTime::now());
+            if let Some(due) = authority_files.look(Instant::now()) {
+                let reloaded = self.reload_authority(&mut authority_files, SystemTime::now());
+                self.note(&mut authority_files, due, reloaded);
             }
             self.reload_tokens(&mut token_files);
             self.renew_certificate(SystemTime::now(), &mut renewal);
@@ -54,47 +53,64 @@ impl Upkeep {
         }
     }
 
-    fn reload_authority(&self, now: SystemTime) {
-        let next = match self.source.load(now) {
-            Ok(next) => next,
-            Err(error) => {
-                self.metrics.reloaded(false);
-                tracing::error!(%error, "changed ca files are refused: the last good ones stay in force");
-                return;
-            }
-        };
+    /// Whether something else is in force now.
+    fn reload_authority(&self, files: &mut Followed, now: SystemTime) -> Result<bool, Refusal> {
+        let next = self.source.load(now);
+        if files.moved_while_read() {
+            return Ok(false);
+        }
+        let next = next.map_err(|error| Refusal {
+            what: "changed ca files are refused: the last good ones stay in force",
+            fault: error.without_time(),
+            error: error.to_string(),
+        })?;
         let last = Arc::clone(&self.authority.borrow());
         if next.is_same_as(&last) {
-            return;
+            return Ok(false);
         }
+        self.certificate.renew(&next, now).map_err(|error| Refusal {
+            what: "changed ca files are refused: no serving certificate can be signed",
+            fault: error.to_string(),
+            error: error.to_string(),
+        })?;
         for root in last.roots().iter().filter(|root| !next.roots().contains(root)) {
             let root = crate::authority::describe(root);
             tracing::warn!(root, "a root left the bundle: what it signed is refused from now on");
         }
-        if let Err(error) = self.certificate.renew(&next, now) {
-            self.metrics.reloaded(false);
-            tracing::error!(%error, "changed ca files are refused: no serving certificate can be signed");
-            return;
-        }
-        self.metrics.reloaded(true);
         tracing::info!(roots = next.roots().len(), "changed ca files are in force");
         self.authority.send_replace(Arc::new(next));
+        Ok(true)
     }
 
-    fn reload_tokens(&self, watched: &mut [Watched]) {
-        for (source, files) in self.attestors.sources().zip(watched) {
-            if !files.changed() {
-                continue;
+    fn reload_tokens(&self, followed: &mut [Followed]) {
+        for (source, files) in self.attestors.sources().zip(followed) {
+            let Some(due) = files.look(Instant::now()) else { continue };
+            let reloaded = source.reload().map_err(|error| Refusal {
+                what: "changed tokens are refused: the last good ones stay in force",
+                fault: error.to_string(),
+                error: error.to_string(),
+            });
+            let is_news = due != Due::Unknown;
+            if reloaded.is_ok() && is_news {
+                tracing::info!(files = files.names(), "changed tokens are in force");
             }
-            match source.reload() {
-                Ok(()) => tracing::info!(files = files.names(), "changed tokens are in force"),
-                Err(error) => {
-                    tracing::error!(%error, "changed tokens are refused: the last good ones stay in force");
+            self.note(files, due, reloaded.map(|()| is_news));
+        }
+    }
+
+    /// Counts and reports what came of judging `files`. What stays refused counts once.
+    fn note(&self, files: &mut Followed, due: Due, reloaded: Result<bool, Refusal>) {
+        match reloaded {
+            Ok(true) => self.metrics.reloaded(true),
+            Ok(false) => {}
+            Err(Refusal { what, fault, error }) => {
+                if due != Due::Again {
                     self.metrics.reloaded(false);
-                    continue;
+                }
+                if files.refused(Instant::now(), fault) {
+                    tracing::error!(error, next_try = NEXT_TRY, "{what}");
                 }
             }
-            self.metrics.reloaded(true);
         }
     }
 
@@ -115,6 +131,15 @@ impl Upkeep {
             file.keep(bundle);
         }
     }
+}
+
+/// Why files were refused.
+struct Refusal {
+    what: &'static str,
+    /// Tells one fault from another.
+    fault: String,
+    /// The fault for people.
+    error: String,
 }
 
 /// The file through which others get the bundle.
@@ -146,7 +171,7 @@ impl BundleFile {
     }
 }
 
-/// A fault that lasts is said once, not twice a second.
+/// A fault that lasts is said once, not at every look.
 #[derive(Default)]
 struct Fault(Option<String>);
 
@@ -163,35 +188,50 @@ impl Fault {
     }
 }
 
-/// Files whose content is compared with what was seen last.
-struct Watched {
-    paths: Vec<PathBuf>,
-    seen: Vec<Option<Vec<u8>>>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attest::StaticTokens;
+    use crate::authority::self_signed::{FirstRoot, StateFolder};
+    use http::{HeaderMap, HeaderValue};
+    use std::fs;
 
-impl Watched {
-    fn new(paths: Vec<PathBuf>) -> Self {
-        let seen = contents(&paths);
-        Self { paths, seen }
+    fn bearer(token: &str) -> HeaderMap {
+        let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+        HeaderMap::from_iter([(http::header::AUTHORIZATION, value)])
     }
 
-    fn forget(&mut self) {
-        self.seen.clear();
+    fn row(token: &str) -> String {
+        format!("- {{token: {token}, namespace: ignite, service_account: node}}\n")
     }
 
-    fn changed(&mut self) -> bool {
-        let now = contents(&self.paths);
-        let changed = now != self.seen;
-        self.seen = now;
-        changed
+    #[tokio::test]
+    async fn tokens_that_changed_between_their_reading_and_the_first_look_are_in_force() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, now) = (folder.path().join("tokens.yaml"), SystemTime::now());
+        let state = StateFolder {
+            path: folder.path().join("state"),
+            first_root: FirstRoot::Create,
+            bootstrap_new_root: false,
+        };
+        let source = Source::self_signed(&state, None, "cluster.local".parse().unwrap(), now).unwrap();
+        let authority = source.load(now).unwrap();
+        fs::write(&path, row("first")).unwrap();
+        let tokens = StaticTokens::open(path.clone(), "cluster.local".parse().unwrap()).unwrap();
+        fs::write(&path, row("second")).unwrap();
+        let attestors = Arc::new(Attestors::new(None, Some(Box::new(tokens))));
+        let upkeep = Upkeep {
+            source,
+            certificate: Arc::new(ServingCertificate::new(Vec::new(), &authority, now).unwrap()),
+            authority: watch::channel(Arc::new(authority)).0,
+            attestors: Arc::clone(&attestors),
+            bundle_out: None,
+            metrics: Arc::new(Metrics::new().unwrap()),
+        };
+        let (_running, shutdown) = watch::channel(false);
+        tokio::spawn(upkeep.run(shutdown));
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert!(attestors.attest(&bearer("second")).await.is_ok());
+        assert!(attestors.attest(&bearer("first")).await.is_err());
     }
-
-    fn names(&self) -> String {
-        self.paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" ")
-    }
-}
-
-/// A file that cannot be read is as good as absent here; whoever loads it says why.
-fn contents(paths: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
-    paths.iter().map(|path: &PathBuf| std::fs::read(path as &Path).ok()).collect()
 }

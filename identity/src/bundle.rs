@@ -1,9 +1,9 @@
-//! The roots that vouch for one trust domain.
+//! The roots that vouch for one trust domain, under all of its names.
 //!
 //! A bundle is immutable: a rotation makes a new one, and connections keep the [`RootId`] that vouched
 //! for them, so that the ones whose root has left can be found.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, iter, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
@@ -122,8 +122,11 @@ pub struct Root {
 #[derive(Clone)]
 pub struct TrustBundle(Arc<Roots>);
 
+#[derive(Clone)]
 pub(crate) struct Roots {
     pub(crate) trust_domain: TrustDomain,
+    /// Other names of the trust domain.
+    aliases: Vec<TrustDomain>,
     pub(crate) roots: Vec<Root>,
     /// The roots as the path verifier takes them: same length, same order.
     pub(crate) anchors: Vec<TrustAnchor<'static>>,
@@ -135,7 +138,7 @@ impl TrustBundle {
     /// # Errors
     /// [`BundleError`] where there is none, too many, or one that is no authority's certificate.
     pub fn new(trust_domain: TrustDomain, roots: Vec<CertificateDer<'static>>) -> Result<Self, BundleError> {
-        let mut bundle = Roots { trust_domain, roots: Vec::new(), anchors: Vec::new() };
+        let mut bundle = Roots { trust_domain, aliases: Vec::new(), roots: Vec::new(), anchors: Vec::new() };
         for (number, der) in (1..).zip(roots) {
             bundle.push(number, der)?;
         }
@@ -158,6 +161,14 @@ impl TrustBundle {
         }
     }
 
+    /// The same roots for a trust domain that has other names too: leaves of each of `aliases` are accepted
+    /// beside those of the bundle's own. A mesh that changes its trust domain has both for a while.
+    #[must_use]
+    pub fn with_aliases(mut self, aliases: &[TrustDomain]) -> Self {
+        Arc::make_mut(&mut self.0).aliases = aliases.to_vec();
+        self
+    }
+
     /// The roots as PEM, in their order.
     pub fn to_pem(&self) -> String {
         let mut text = String::new();
@@ -167,7 +178,7 @@ impl TrustBundle {
         text
     }
 
-    /// Whom the roots vouch for.
+    /// Whom the roots vouch for, by its own name.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.0.trust_domain
     }
@@ -186,7 +197,7 @@ impl TrustBundle {
     ///
     /// `usage` is the side that the *peer* plays. The path is verified by RFC 5280 (signatures, validity,
     /// CA bits, path length, name constraints, extended key usage), then the leaf by the rules of the
-    /// X509-SVID standard, then its trust domain against this bundle's. No host name is looked at.
+    /// X509-SVID standard, then its trust domain against this bundle's and its aliases. No host name is looked at.
     ///
     /// # Errors
     /// [`PeerError`], one variant for each way to be refused.
@@ -201,6 +212,11 @@ impl TrustBundle {
 }
 
 impl Roots {
+    /// The trust domain's own name, then its aliases.
+    pub(crate) fn trust_domains(&self) -> impl Iterator<Item = &TrustDomain> {
+        iter::once(&self.trust_domain).chain(&self.aliases)
+    }
+
     fn push(&mut self, number: usize, der: CertificateDer<'static>) -> Result<(), BundleError> {
         let id = RootId::of(&der);
         if self.roots.iter().any(|known| known.id == id) {
@@ -246,6 +262,7 @@ impl fmt::Debug for TrustBundle {
         let roots: Vec<&str> = self.0.roots.iter().map(|root| root.subject.as_str()).collect();
         f.debug_struct("TrustBundle")
             .field("trust_domain", &self.0.trust_domain)
+            .field("aliases", &self.0.aliases)
             .field("roots", &roots)
             .finish()
     }

@@ -54,10 +54,10 @@ pub enum PeerError {
         not_after: UnixTime,
     },
     /// An identity of another trust domain, whoever signed it.
-    #[error("peer {id} is of another trust domain, expected {expected}")]
+    #[error("peer {id} is of another trust domain, expected {}", alternatives(expected))]
     ForeignTrustDomain {
-        /// The bundle's.
-        expected: TrustDomain,
+        /// The bundle's and its aliases.
+        expected: Vec<TrustDomain>,
         /// The peer's ID.
         id: SpiffeId,
     },
@@ -138,6 +138,10 @@ pub enum PeerError {
         /// What the certificate allows.
         got: String,
     },
+}
+
+fn alternatives(domains: &[TrustDomain]) -> String {
+    domains.iter().map(TrustDomain::as_str).collect::<Vec<_>>().join(" or ")
 }
 
 impl PeerError {

@@ -2,7 +2,7 @@
 //!
 //! Limits come first, because they bound what a stranger may cost. Then webpki verifies the path, and
 //! only what a root of ours has signed reaches the leaf rules and their richer parser. The trust domain
-//! is last: one root may serve several domains, and only the bundle's own is accepted.
+//! is last: one root may serve several domains, and only the bundle's own and its aliases are accepted.
 
 use std::{cell::Cell, fmt, ptr};
 
@@ -122,8 +122,9 @@ pub(crate) fn verify(
     let attempt = Attempt { bundle, leaf: leaf_der, usage, now, stale_root: Cell::new(None) };
     let root = attempt.find_root(intermediates)?;
     let leaf = Leaf::read(leaf_der)?;
-    if leaf.id.trust_domain() != bundle.trust_domain.as_str() {
-        return Err(PeerError::ForeignTrustDomain { expected: bundle.trust_domain.clone(), id: leaf.id });
+    if !bundle.trust_domains().any(|known| known.as_str() == leaf.id.trust_domain()) {
+        let expected = bundle.trust_domains().cloned().collect();
+        return Err(PeerError::ForeignTrustDomain { expected, id: leaf.id });
     }
     Ok(VerifiedPeer { id: leaf.id, root: root.id, serial: leaf.serial, not_after: leaf.not_after })
 }

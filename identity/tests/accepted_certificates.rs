@@ -151,6 +151,40 @@ fn a_bundle_of_another_trust_domain_with_the_same_root_refuses_the_leaf() {
 }
 
 #[test]
+fn a_leaf_of_an_alias_is_accepted_and_keeps_its_own_name() {
+    let root = Authority::root("cluster.local");
+    let leaf_of = |domain: &str| {
+        let id = format!("spiffe://{domain}/ns/ignite/sa/node");
+        root.leaf(|params| params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())])
+    };
+    let aliases = ["old.example", "older.example"].map(|alias| alias.parse().unwrap());
+    let bundle = root.bundle().with_aliases(&aliases);
+    assert_eq!(bundle.trust_domain(), &trust_domain(), "an alias is no name of our own");
+    for domain in ["cluster.local", "old.example", "older.example"] {
+        let peer = accept(&bundle, &[leaf_of(domain)]);
+        assert_eq!(peer.id.trust_domain(), domain);
+    }
+    for domain in ["old.example.org", "xold.example", "elsewhere.example"] {
+        let error = bundle.verify(&[leaf_of(domain)], Usage::Server, noon()).unwrap_err();
+        assert_eq!(error.reason(), PeerReason::ForeignTrustDomain, "{domain}");
+        let text = error.to_string();
+        assert!(text.ends_with("expected cluster.local or old.example or older.example"), "{text}");
+    }
+    let strict = root.bundle().verify(&[leaf_of("old.example")], Usage::Client, noon());
+    assert_eq!(strict.unwrap_err().reason(), PeerReason::ForeignTrustDomain);
+}
+
+#[test]
+fn an_alias_vouches_for_nobody_without_a_root() {
+    let [root, other] = ["cluster.local", "old.example"].map(Authority::root);
+    let bundle = root.bundle().with_aliases(&["old.example".parse().unwrap()]);
+    let id = "spiffe://old.example/ns/ignite/sa/node";
+    let leaf = other.leaf(|params| params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())]);
+    let verdict = bundle.verify(&[leaf], Usage::Client, noon());
+    assert_eq!(verdict.unwrap_err().reason(), PeerReason::UnknownIssuer);
+}
+
+#[test]
 fn a_serial_number_is_hex_without_the_sign_byte() {
     let root = Authority::root("cluster.local");
     for (serial, shown) in [(&[0x80, 0x01][..], "8001"), (&[0x0a], "0a"), (&[0], "00")] {

@@ -1,4 +1,5 @@
-//! The four string matches of an AuthorizationPolicy: exact, `prefix*`, `*suffix` and presence (`*`).
+//! The string matches of an AuthorizationPolicy: exact, `prefix*`, `*suffix` and presence (`*`); and the
+//! one of namespaces, where a `*` may stand anywhere.
 
 /// One value of a string field. A `*` anywhere but at one end is an ordinary character.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -57,11 +58,43 @@ impl Pattern {
     }
 }
 
+/// A namespace in which every `*` stands for any text, the empty one included, as in a sidecar of Istio.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Glob(Box<str>);
+
+impl Glob {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    pub(crate) fn matches(&self, value: &str) -> bool {
+        let Some((first, rest)) = self.0.split_once('*') else { return value == &*self.0 };
+        let (inner, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+        let Some(value) = value.strip_prefix(first).and_then(|value| value.strip_suffix(last)) else {
+            return false;
+        };
+        // Each part is taken where it comes first, which leaves the most room for those after it.
+        let unmatched = inner
+            .split('*')
+            .try_fold(value, |value, part| value.find(part).and_then(|at| value.get(at + part.len()..)));
+        unmatched.is_some()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::Pattern;
+    use super::{Glob, Pattern};
+
+    /// Matching by trying every length of text for each `*`.
+    fn naive_glob(text: &str, value: &str) -> bool {
+        match text.chars().next() {
+            None => value.is_empty(),
+            Some('*') => (0..=value.len()).any(|from| naive_glob(&text[1..], &value[from..])),
+            Some(first) => value.strip_prefix(first).is_some_and(|rest| naive_glob(&text[1..], rest)),
+        }
+    }
 
     /// Matching by putting every part of the value in place of the `*`.
     fn naive(text: &str, value: &str) -> bool {
@@ -82,6 +115,11 @@ mod tests {
             }),
         ) {
             prop_assert_eq!(Pattern::new(&text).matches(&value), naive(&text, &value), "{} on {}", text, value);
+        }
+
+        #[test]
+        fn a_glob_matches_as_a_naive_matcher_does(text in "[ab*]{0,6}", value in "[ab]{0,7}") {
+            prop_assert_eq!(Glob::new(&text).matches(&value), naive_glob(&text, &value), "{} on {}", text, value);
         }
 
         #[test]

@@ -4,19 +4,22 @@
 
 mod kit;
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use kit::{Ca, pair};
 use ringmail_identity::PeerReason;
 use ringmail_proxy::{
+    config::Config,
+    credentials::{Keeper, RefreshErrorReason, Status},
     reason::Reason,
-    tls::{self, Credentials},
+    tls::{self, Credentials, CredentialsRx},
 };
 use rustls::{AlertDescription, CipherSuite, NamedGroup, ProtocolVersion};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::timeout,
+    sync::watch,
+    time::{sleep, timeout},
 };
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -55,6 +58,72 @@ async fn a_peer_of_a_foreign_root_is_refused_by_both_sides() {
     assert_eq!(server, Err(Reason::Certificate(PeerReason::UnknownIssuer)));
     // The server's refusal comes after the client believes to be done, as TLS 1.3 has it.
     assert_eq!(client, Ok("spiffe://cluster.local/ns/ignite/sa/b".to_owned()));
+}
+
+/// Writes what a source would hand out for `id` into `dir`.
+fn write_files(ca: &Ca, id: &str, dir: &Path) {
+    let (leaf, key) = ca.leaf(id);
+    fs::write(dir.join("tls.crt"), leaf.pem()).unwrap();
+    fs::write(dir.join("tls.key"), key.serialize_pem()).unwrap();
+    fs::write(dir.join("ca.crt"), ca.pem()).unwrap();
+}
+
+/// Follows the files of `dir` as the account `ignite/node` of `own`, known as `aliases` too.
+fn keep(own: &str, aliases: &str, dir: &Path) -> (CredentialsRx, Arc<Status>) {
+    let dir = dir.display();
+    let settings = format!(
+        "trust_domain: {own}\ntrust_domain_aliases: [{aliases}]\nnamespace: ignite\nservice_account: node\n\
+         identity_source: files\ncert_file: {dir}/tls.crt\nkey_file: {dir}/tls.key\nbundle_file: {dir}/ca.crt\n"
+    );
+    let config = Config::from_text("test.yaml", &settings).unwrap();
+    let (sender, receiver) = watch::channel(None);
+    let status = Arc::new(Status::default());
+    let books = Arc::clone(&status);
+    tokio::spawn(async move { Keeper::default().run(&config, sender, books).await });
+    (receiver, status)
+}
+
+/// The credentials of a proxy of `own` with the alias setting `aliases`.
+async fn credentials_of(ca: &Ca, own: &str, aliases: &str) -> Arc<Credentials> {
+    let dir = tempfile::tempdir().unwrap();
+    write_files(ca, &format!("spiffe://{own}/ns/ignite/sa/node"), dir.path());
+    let (mut credentials, _) = keep(own, aliases, dir.path());
+    let held = timeout(DEADLINE, credentials.wait_for(Option::is_some)).await.unwrap().unwrap();
+    Arc::clone(held.as_ref().unwrap())
+}
+
+#[tokio::test]
+async fn a_peer_of_an_alias_is_accepted_by_both_sides_and_one_of_a_foreign_domain_by_none() {
+    let ca = Ca::new("root");
+    let own = credentials_of(&ca, "cluster.local", "old.example, older.example").await;
+    let stern = credentials_of(&ca, "cluster.local", "").await;
+    // Whoever meets it is accepted: what is seen is the verdict of the others.
+    let old = credentials_of(&ca, "old.example", "cluster.local").await;
+    let name = |domain: &str| Ok(format!("spiffe://{domain}/ns/ignite/sa/node"));
+    assert_eq!(meet(&old, &own).await, (name("cluster.local"), name("old.example")));
+    assert_eq!(meet(&own, &old).await, (name("old.example"), name("cluster.local")));
+    let foreign = Err(Reason::Certificate(PeerReason::ForeignTrustDomain));
+    assert_eq!(meet(&old, &stern).await.1, foreign);
+    assert_eq!(meet(&stern, &old).await.0, foreign);
+    let elsewhere = credentials_of(&ca, "elsewhere.example", "cluster.local").await;
+    assert_eq!(meet(&elsewhere, &own).await.1, foreign);
+    assert_eq!(meet(&own, &elsewhere).await.0, foreign);
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_alias_is_not_taken_for_our_own() {
+    let (ca, dir) = (Ca::new("root"), tempfile::tempdir().unwrap());
+    write_files(&ca, "spiffe://old.example/ns/ignite/sa/node", dir.path());
+    let (credentials, status) = keep("cluster.local", "old.example", dir.path());
+    timeout(DEADLINE, async {
+        while status.last_error().is_none() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(status.last_error().unwrap().reason, RefreshErrorReason::WrongIdentity);
+    assert!(credentials.borrow().is_none());
 }
 
 #[tokio::test]

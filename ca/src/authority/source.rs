@@ -27,6 +27,16 @@ pub enum LoadError {
     State(#[from] StateError),
 }
 
+impl LoadError {
+    /// The text without the time at which the verifier said it: the same fault found again reads the same.
+    pub(crate) fn without_time(&self) -> String {
+        if let Self::Authority(AuthorityError::LeafRefused { origin, error }) = self {
+            return format!("{origin}: {}", error.reason().as_str());
+        }
+        self.to_string()
+    }
+}
+
 /// A place that holds the signing key.
 #[derive(Debug)]
 enum Place {

@@ -1,5 +1,6 @@
 //! What changes while running: roots by overlap, tokens, keys; and what must not change.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,12 +17,16 @@ use crate::support::{Ca, TOKEN, ask, csr, folder, request, verify};
 
 type Root = CertifiedIssuer<'static, KeyPair>;
 
-fn root(name: &str) -> Root {
+fn params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    Root::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    params
+}
+
+fn root(name: &str) -> Root {
+    Root::self_signed(params(name), KeyPair::generate().unwrap()).unwrap()
 }
 
 /// Swaps the folder's content as a mounted Secret is swapped: all files at once, behind `..data`.
@@ -144,6 +149,49 @@ async fn files_that_cannot_be_used_leave_the_last_good_ones_in_force() {
     replace(&extra, &old.pem());
     mount(&place, 3, &secret(&other));
     await_bundle(&ca, 2, &other);
+}
+
+/// A root that begins to be valid `seconds` from now.
+fn root_from(seconds: u64) -> Root {
+    let mut params = params("later");
+    params.not_before = (std::time::SystemTime::now() + Duration::from_secs(seconds)).into();
+    Root::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// Waits until changed files are in force, and counts the errors said before that.
+fn errors_until_in_force(ca: &Ca) -> u32 {
+    let errors = Cell::new(0);
+    ca.line(|line| {
+        errors.set(errors.get() + u32::from(line["level"] == "ERROR"));
+        line["message"] == "changed ca files are in force"
+    });
+    errors.get()
+}
+
+#[tokio::test]
+async fn a_signer_that_is_not_valid_yet_signs_once_it_is() {
+    let (old, next) = (root("old"), root_from(3));
+    let (ca, place, _extra) = mounted(&old, &old.pem());
+    mount(&place, 2, &secret(&next));
+    ca.await_metric("ringmail_ca_reloads_total{result=\"refused\"}", 1.0);
+    verify(&ca.bundle(), &ca.leaf().await[..1]).unwrap();
+    await_bundle(&ca, 2, &next);
+    verify(&ca.bundle(), &ca.leaf().await[..1]).unwrap();
+    assert_eq!(errors_until_in_force(&ca), 1);
+}
+
+/// What the verifier says of such a root holds the time, which is another each time it is asked.
+#[tokio::test]
+async fn files_that_stay_refused_are_reported_and_counted_once() {
+    let (old, next) = (root("old"), root_from(7));
+    let signer = Root::signed_by(params("signer"), KeyPair::generate().unwrap(), &next).unwrap();
+    let (ca, place, _extra) = mounted(&old, &old.pem());
+    let mut files = secret(&signer);
+    files[2].1 = next.pem();
+    mount(&place, 2, &files);
+    await_bundle(&ca, 2, &next);
+    assert_eq!(errors_until_in_force(&ca), 1, "refused at once and after 5 s, in force after 10 s");
+    assert!((ca.metric("ringmail_ca_reloads_total{result=\"refused\"}") - 1.0).abs() < 0.5);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Request;
-use crate::pattern::Pattern;
+use crate::pattern::{Glob, Pattern};
 use crate::settings::Settings;
 
 /// The trust domain that a policy may write for "the local one, whatever it is called", as in Istio.
@@ -25,7 +25,7 @@ pub(crate) struct Condition {
 pub(crate) enum Attribute {
     DestinationIp(Vec<IpNet>),
     DestinationPort(Vec<u16>),
-    Namespace(Vec<Pattern>),
+    Namespace(Vec<Glob>),
     Principal(Vec<Pattern>),
     /// Namespace and name.
     ServiceAccount(Vec<(Box<str>, Box<str>)>),
@@ -69,7 +69,10 @@ impl Attribute {
         Some(match self {
             Self::DestinationIp(values) => contains(values, request.destination.ip()),
             Self::DestinationPort(values) => values.contains(&request.destination.port()),
-            Self::Namespace(values) => any(values, identity?.namespace()?),
+            Self::Namespace(values) => {
+                let namespace = identity?.namespace()?;
+                values.iter().any(|value| value.matches(namespace))
+            }
             Self::Principal(values) => any(values, identity?.principal()),
             Self::ServiceAccount(values) => {
                 let (namespace, name) = (identity?.namespace()?, identity?.service_account()?);

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::Rule;
 use super::condition::{Attribute, Condition};
 use crate::parse::{Document, Field, MAX_SERVICE_ACCOUNTS};
-use crate::pattern::Pattern;
+use crate::pattern::{Glob, Pattern};
 use crate::resource::Meta;
 
 const SOURCE_FIELDS: &str = "principals, namespaces, serviceAccounts, ipBlocks, remoteIpBlocks, trustDomains, \
@@ -108,11 +108,11 @@ impl<'p> RuleReader<'p> {
     ) -> Option<Attribute> {
         match name {
             "principals" => Some(self.principals(document, field)),
-            "namespaces" => Some(Attribute::Namespace(patterns(document, field))),
+            "namespaces" => Some(Attribute::Namespace(globs(document, field))),
             "serviceAccounts" => Some(self.service_accounts(document, field)),
             "ipBlocks" => Some(Attribute::SourceIp(blocks(document, field))),
             "remoteIpBlocks" => Some(self.remote_blocks(document, field, key)),
-            "trustDomains" => Some(Attribute::TrustDomain(patterns(document, field))),
+            "trustDomains" => Some(Attribute::TrustDomain(self.patterns(document, field))),
             "requestPrincipals" => {
                 self.leave_out(document, field, key);
                 None
@@ -164,9 +164,9 @@ impl<'p> RuleReader<'p> {
         for (field, negated) in lists {
             let attribute = match key {
                 "source.principal" => self.principals(document, &field),
-                "source.namespace" => Attribute::Namespace(patterns(document, &field)),
+                "source.namespace" => Attribute::Namespace(globs(document, &field)),
                 "source.serviceAccount" => self.service_accounts(document, &field),
-                "source.trustDomain" => Attribute::TrustDomain(patterns(document, &field)),
+                "source.trustDomain" => Attribute::TrustDomain(self.patterns(document, &field)),
                 "source.ip" => Attribute::SourceIp(blocks(document, &field)),
                 "remote.ip" => self.remote_blocks(document, &field, key),
                 "destination.ip" => Attribute::DestinationIp(blocks(document, &field)),
@@ -191,23 +191,23 @@ impl<'p> RuleReader<'p> {
     }
 
     fn principals(&self, document: &mut Document, field: &Field<'_>) -> Attribute {
-        let values = patterns(document, field);
-        for value in &values {
-            if value.text().starts_with(SPIFFE_SCHEME) {
-                let text = format!(
-                    "{:?} never matches: principals are written without {SPIFFE_SCHEME}",
-                    value.text()
-                );
-                document.report(self.policy, field, text);
-            } else if value.literal().contains('*') {
-                let text = format!(
-                    "{:?}: a * that is neither first nor last is an ordinary character",
-                    value.text()
-                );
-                document.report(self.policy, field, text);
-            }
+        let values = self.patterns(document, field);
+        for value in values.iter().filter(|value| value.text().starts_with(SPIFFE_SCHEME)) {
+            let text =
+                format!("{:?} never matches: principals are written without {SPIFFE_SCHEME}", value.text());
+            document.report(self.policy, field, text);
         }
         Attribute::Principal(values)
+    }
+
+    fn patterns(&self, document: &mut Document, field: &Field<'_>) -> Vec<Pattern> {
+        let values: Vec<_> = texts(document, field).into_iter().map(Pattern::new).collect();
+        for value in values.iter().filter(|value| value.literal().contains('*')) {
+            let text =
+                format!("{:?}: a * that is neither first nor last is an ordinary character", value.text());
+            document.report(self.policy, field, text);
+        }
+        values
     }
 
     fn service_accounts(&self, document: &mut Document, field: &Field<'_>) -> Attribute {
@@ -265,9 +265,13 @@ fn refuse_empty(document: &mut Document, field: &Field<'_>, empty: bool) {
     }
 }
 
-fn patterns(document: &mut Document, field: &Field<'_>) -> Vec<Pattern> {
+fn globs(document: &mut Document, field: &Field<'_>) -> Vec<Glob> {
+    texts(document, field).into_iter().map(Glob::new).collect()
+}
+
+fn texts<'a>(document: &mut Document, field: &Field<'a>) -> Vec<&'a str> {
     let items = not_empty(document, field);
-    items.iter().filter_map(|item| item.required_text(document)).map(Pattern::new).collect()
+    items.iter().filter_map(|item| item.required_text(document)).collect()
 }
 
 fn ports(document: &mut Document, field: &Field<'_>) -> Vec<u16> {

@@ -114,6 +114,36 @@ fn namespaces_come_from_the_certificate() {
     assert!(!allowed_by(&source("notNamespaces: [gold]"), Some(CLIENT), THIN));
 }
 
+/// A sidecar of Istio reads every `*` of a namespace as "anything", wherever it stands.
+#[test]
+fn a_star_anywhere_in_a_namespace_stands_for_anything() {
+    for (value, namespace, matches) in [
+        ("*prod*", "prod", true),
+        ("*prod*", "eu-prod-1", true),
+        ("*prod*", "eu-prd-1", false),
+        ("a*b", "ab", true),
+        ("a*b", "a-1-b", true),
+        ("a*b", "a-1-c", false),
+        ("a*a", "a", false),
+        ("a*b*c", "a-b-b-c", true),
+        ("a*b*c", "a-c-b", false),
+        ("**", "any", true),
+        ("*", "any", true),
+    ] {
+        let peer = format!("cluster.local/ns/{namespace}/sa/x");
+        let rules = [
+            source(&format!("namespaces: ['{value}']")),
+            format!("{{when: [{{key: source.namespace, values: ['{value}']}}]}}"),
+        ];
+        for rule in rules {
+            assert_eq!(denied_by(&rule, Some(&peer)), matches, "deny {value} for {namespace}");
+            assert_eq!(allowed_by(&rule, Some(&peer), THIN), matches, "allow {value} for {namespace}");
+        }
+        let others = source(&format!("notNamespaces: ['{value}']"));
+        assert_eq!(denied_by(&others, Some(&peer)), !matches, "deny all but {value} for {namespace}");
+    }
+}
+
 /// AuthorizationPolicy reference, serviceAccounts: either `<namespace>/<serviceAccount>` or `<serviceAccount>`, the
 /// latter in the policy's own namespace.
 #[test]

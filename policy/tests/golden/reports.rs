@@ -46,6 +46,26 @@ fn a_principal_that_can_never_match_is_reported() {
 }
 
 #[test]
+fn a_star_inside_a_value_is_reported_where_it_stands_for_itself() {
+    let reports = |spec: &str| {
+        let text = format!("{{rules: [{{{spec}}}]}}");
+        let set = set(&[authorization("ns/p", &text)]);
+        set.reports().iter().any(|report| report.text.contains("ordinary character"))
+    };
+    let source = |field: &str, value: &str| reports(&format!("from: [{{source: {{{field}: ['{value}']}}}}]"));
+    let when = |key: &str, value: &str| reports(&format!("when: [{{key: {key}, values: ['{value}']}}]"));
+    for value in ["*prod*", "a*b", "**"] {
+        for (field, key) in [("trustDomains", "source.trustDomain"), ("principals", "source.principal")] {
+            assert!(source(field, value) && when(key, value), "{field} {value}");
+        }
+        assert!(!source("namespaces", value) && !when("source.namespace", value), "{value}");
+    }
+    for value in ["*", "a*", "*a", "a"] {
+        assert!(!source("trustDomains", value) && !when("source.trustDomain", value), "{value}");
+    }
+}
+
+#[test]
 fn shadowed_mesh_and_namespace_policies_are_reported_and_others_are_not() {
     let strict = |name: &str| peer_authentication(name, "{mtls: {mode: STRICT}}");
     let set = [strict("ignite/a"), strict("ignite/b"), strict("istio-system/c"), strict("istio-system/d")];

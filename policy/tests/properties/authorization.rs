@@ -27,7 +27,7 @@ const SOURCE_FIELDS: [(&str, &[&str]); 5] = [
         "principals",
         &["td/ns/a/sa/x", "cluster.local/ns/b/sa/y", "td/ns/a/*", "*/sa/x", "*", "foreign/ns/a/sa/x"],
     ),
-    ("namespaces", &["a", "b", "h*", "*e", "*"]),
+    ("namespaces", &["a", "b", "h*", "*e", "*er*", "h*r*e", "*"]),
     ("ipBlocks", &["10.0.0.0/8", "10.0.0.2", "192.168.0.1"]),
     ("trustDomains", &["td", "old", "foreign", "*"]),
     ("requestPrincipals", &["*"]),
@@ -35,7 +35,7 @@ const SOURCE_FIELDS: [(&str, &[&str]); 5] = [
 const ACCOUNTS: (&str, &[&str]) = ("serviceAccounts", &["x", "a/x", "b/y"]);
 const OPERATION_FIELDS: [(&str, &[&str]); 2] = [("ports", &["1", "2", "3"]), ("methods", &["GET"])];
 const KEYS: [(&str, &str, &[&str]); 5] = [
-    ("source.namespace", "namespaces", &["a", "b", "*"]),
+    ("source.namespace", "namespaces", &["a", "b", "h*e", "*"]),
     ("source.principal", "principals", &["td/ns/a/sa/x", "*"]),
     ("source.ip", "ipBlocks", &["10.0.0.0/8"]),
     ("destination.port", "ports", &["1"]),
@@ -195,6 +195,15 @@ fn text_matches(pattern: &str, value: &str) -> bool {
     }
 }
 
+/// Every `*` stands for any text, the empty one included.
+fn glob_matches(pattern: &str, value: &str) -> bool {
+    match pattern.chars().next() {
+        None => value.is_empty(),
+        Some('*') => (0..=value.len()).any(|from| glob_matches(&pattern[1..], &value[from..])),
+        Some(first) => value.strip_prefix(first).is_some_and(|rest| glob_matches(&pattern[1..], rest)),
+    }
+}
+
 /// Whether one value matches; `None` when the connection does not have what is asked about.
 fn value_matches(field: &str, value: &str, connection: Connection) -> Option<bool> {
     let ours = |domain: &str| ["td", "old"].contains(&domain);
@@ -215,7 +224,7 @@ fn value_matches(field: &str, value: &str, connection: Connection) -> Option<boo
                 _ => text_matches(value, peer),
             }
         }
-        "namespaces" => text_matches(value, account()?.0),
+        "namespaces" => glob_matches(value, account()?.0),
         "serviceAccounts" => {
             let (namespace, name) = value.split_once('/').unwrap_or(("here", value));
             account()? == (namespace, name)

@@ -122,7 +122,7 @@ macro_rules! settings {
 }
 
 settings! {
-    /// The trust domain of this workload's identity and of every peer.
+    /// The trust domain of this workload's identity and of every peer, but for `trust_domain_aliases`.
     trust_domain: TrustDomain = kind::TRUST_DOMAIN, text("cluster.local"), RESTART;
     /// The pod's namespace, a part of its identity.
     namespace: String = kind::SEGMENT, text("default"), RESTART;
@@ -164,7 +164,7 @@ settings! {
     policy_dir: PathBuf = kind::PATH, text("/etc/ringmail/policy"), RESTART;
     /// The namespace whose policies hold for the whole mesh.
     root_namespace: String = kind::SEGMENT, text("istio-system"), RESTART;
-    /// Other names of the trust domain: a policy that names it holds for peers of these as well.
+    /// Other names of the trust domain: peers of these are accepted as well, and a policy that names one name holds for all.
     trust_domain_aliases: Vec<TrustDomain> = kind::TRUST_DOMAINS, text(""), RESTART;
     /// The cluster's own address ranges: nothing is sent in plaintext to an address in them that discovery does not know.
     mesh_ranges: Vec<IpNet> = kind::RANGES, text(""), RESTART;

@@ -90,7 +90,8 @@ impl Keeper {
         sender: CredentialsTx,
         status: Arc<Status>,
     ) -> Result<(), IdError> {
-        let mut publisher = Publisher::new(own_id(config)?, config.trust_domain.clone(), sender, status);
+        let mut publisher = Publisher::new(own_id(config)?, config.trust_domain.clone(), sender, status)
+            .aliases(&config.trust_domain_aliases);
         if let Some(keep) = self.keep {
             publisher = publisher.keep(Box::new(move |kept| keep(&kept.to_bytes())));
         }

@@ -69,6 +69,7 @@ impl PublishError {
 pub(crate) struct Publisher {
     expected: SpiffeId,
     trust_domain: TrustDomain,
+    aliases: Vec<TrustDomain>,
     sender: watch::Sender<Option<Arc<Credentials>>>,
     status: Arc<Status>,
     clock: Clock,
@@ -94,6 +95,7 @@ impl Publisher {
         Self {
             expected,
             trust_domain,
+            aliases: Vec::new(),
             sender,
             status,
             clock: Arc::new(SystemTime::now),
@@ -102,6 +104,12 @@ impl Publisher {
             also_trusted: Vec::new(),
             generation: 0,
         }
+    }
+
+    /// Accepts peers under other names of the trust domain too; our own certificate stays under its own.
+    pub(crate) fn aliases(mut self, aliases: &[TrustDomain]) -> Self {
+        self.aliases = aliases.to_vec();
+        self
     }
 
     /// Hands what is published to `keep` as well.
@@ -165,7 +173,8 @@ impl Publisher {
     /// adding a root.
     fn bundle(&self, issued_roots: &[u8], also_trusted: &[u8]) -> Result<Arc<TrustBundle>, BundleError> {
         let union = [issued_roots, b"\n", also_trusted].concat();
-        Ok(Arc::new(TrustBundle::from_pem(self.trust_domain.clone(), &union)?))
+        let bundle = TrustBundle::from_pem(self.trust_domain.clone(), &union)?;
+        Ok(Arc::new(bundle.with_aliases(&self.aliases)))
     }
 
     fn publish(&mut self, svid: Arc<Svid>, bundle: Arc<TrustBundle>) -> Result<(), PublishError> {

@@ -7,8 +7,8 @@ pub(crate) mod wire;
 use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use ringmail_identity::{PrivateKey, SpiffeId, Svid, TrustBundle, TrustDomain};
 use ringmail_policy::{Inbound, Outbound, Pod, Resources, Settings};
@@ -41,13 +41,18 @@ impl Ca {
         Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
+    /// This root in PEM.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
     /// The bundle that trusts this root alone.
     pub(crate) fn bundle(&self) -> TrustBundle {
         TrustBundle::from_pem(trust_domain(), self.issuer.pem().as_bytes()).unwrap()
     }
 
-    /// A leaf for `id`, valid now.
-    pub(crate) fn svid(&self, id: &str) -> Svid {
+    /// A leaf for `id`, valid now, and its key.
+    pub(crate) fn leaf(&self, id: &str) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
@@ -55,7 +60,12 @@ impl Ca {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let leaf = params.signed_by(&key, &self.issuer).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+
+    /// A leaf for `id`, valid now, as credentials.
+    pub(crate) fn svid(&self, id: &str) -> Svid {
+        let (leaf, key) = self.leaf(id);
         let key = PrivateKey::from_pem(key.serialize_pem().as_bytes()).unwrap();
         Svid::new(vec![leaf.der().clone()], key).unwrap()
     }
