@@ -5,6 +5,7 @@
 //! their own.
 
 use std::{
+    borrow::Cow,
     fs, io,
     os::{fd::AsFd, unix::net::UnixStream},
     path::{Path, PathBuf},
@@ -76,7 +77,7 @@ pub enum DataPlaneError {
     },
     /// A part that runs for ever ended.
     #[error("{0} ended")]
-    Ended(&'static str),
+    Ended(Cow<'static, str>),
     /// The parent's handover failed.
     #[error(transparent)]
     Handover(#[from] HandoverError),
@@ -240,7 +241,7 @@ impl DataPlane {
         let (config, status) = (Arc::clone(&self.config), Arc::clone(&identity_status));
         parts.spawn(async move {
             keeper.run(&config, credentials_tx, status).await?;
-            Err(DataPlaneError::Ended("renewal of credentials"))
+            Err(DataPlaneError::Ended("renewal of credentials".into()))
         });
         let discovery = Discovery::new(&self.config, snapshots_tx, Arc::clone(&discovery_status));
         parts.spawn(ends("discovery", discovery.run()));
@@ -258,7 +259,8 @@ impl DataPlane {
             outbound: self.sockets.outbound,
             inbound: self.sockets.inbound,
         });
-        let workers = Arc::new(workers.map_err(system("workers"))?);
+        let (workers, mut gone) = workers.map_err(system("workers"))?;
+        let workers = Arc::new(workers);
         let state = Arc::new(admin::State {
             config: Arc::clone(&self.config),
             ledgers: workers.ledgers().to_vec(),
@@ -279,16 +281,19 @@ impl DataPlane {
         };
         parts.spawn(async move {
             admin::serve(state, listeners).await?;
-            Err(DataPlaneError::Ended("admin"))
+            Err(DataPlaneError::Ended("admin".into()))
         });
 
-        tokio::select! {
-            ended = parts.join_next() => return Err(why(ended)),
-            () = ending.heard() => {}
-        }
-        end(&workers, &self.config, &mut ending).await;
+        let served = tokio::select! {
+            ended = parts.join_next() => Err(why(ended)),
+            thread = gone.recv() => Err(thread_gone(thread)),
+            () = ending.heard() => {
+                end(&workers, &self.config, &mut ending).await;
+                Ok(())
+            }
+        };
         let _ = access_log.flush(FLUSH_WAIT);
-        Ok(())
+        served
     }
 }
 
@@ -310,15 +315,19 @@ async fn end(workers: &Arc<Workers>, config: &Config, ending: &mut Ending) {
 
 async fn ends(part: &'static str, run: impl Future<Output = ()>) -> Result<(), DataPlaneError> {
     run.await;
-    Err(DataPlaneError::Ended(part))
+    Err(DataPlaneError::Ended(part.into()))
 }
 
 fn why(ended: Option<Result<Result<(), DataPlaneError>, tokio::task::JoinError>>) -> DataPlaneError {
     match ended {
         Some(Ok(Err(error))) => error,
         // A panic, which has told its own story.
-        Some(Ok(Ok(())) | Err(_)) | None => DataPlaneError::Ended("a part of the control thread"),
+        Some(Ok(Ok(())) | Err(_)) | None => DataPlaneError::Ended("a part of the control thread".into()),
     }
+}
+
+fn thread_gone(name: Option<String>) -> DataPlaneError {
+    DataPlaneError::Ended(name.map_or("every worker".into(), |name| format!("thread {name}").into()))
 }
 
 async fn first_complete(credentials: &CredentialsRx, snapshots: &Snapshots) {
