@@ -112,6 +112,7 @@ pub struct Wiring {
 pub struct Workers {
     ledgers: Arc<[Arc<Ledger>]>,
     limits: Arc<Limits>,
+    loads: Vec<Arc<AtomicUsize>>,
     end: watch::Sender<Option<Reason>>,
 }
 
@@ -139,7 +140,7 @@ impl Workers {
         let count = wiring.config.workers.max(1);
         let ledgers: Arc<[_]> =
             (0..count).map(|_| Arc::new(Ledger::new(wiring.access_log.clone()))).collect();
-        let mut seats = Vec::with_capacity(count);
+        let mut seats: Vec<Seat> = Vec::with_capacity(count);
         let mut door =
             Some(Door { listeners: listeners(wiring.outbound, wiring.inbound), limits: Arc::clone(&limits) });
         for (number, ledger) in ledgers.iter().enumerate() {
@@ -159,10 +160,11 @@ impl Workers {
             let own_door = if count == 1 { door.take().map(|door| (door, seats.clone())) } else { None };
             spawn(format!("worker-{number}"), &farewells, move || worker.serve(accepted, own_door))?;
         }
+        let loads = seats.iter().map(|seat| Arc::clone(&seat.load)).collect();
         if let Some(door) = door {
             spawn("acceptor".to_owned(), &farewells, move || door.keep(seats))?;
         }
-        Ok((Self { ledgers, limits, end }, gone))
+        Ok((Self { ledgers, limits, loads, end }, gone))
     }
 
     /// The books of every worker.
@@ -175,9 +177,10 @@ impl Workers {
         &self.limits
     }
 
-    /// Connections open now.
+    /// Connections open now, from accept until both legs are closed: a leg may still be told its end when the
+    /// record has been written.
     pub fn open_connections(&self) -> usize {
-        self.ledgers.iter().map(|ledger| ledger.live_count()).sum()
+        self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
     }
 
     /// Ends every established connection for `reason`.

@@ -3,6 +3,7 @@ use std::{fs::File, os::fd::OwnedFd};
 use tokio::time::timeout;
 
 use super::*;
+use crate::drain::{Drained, drain};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Long enough for a thread to come and go.
@@ -53,4 +54,16 @@ async fn threads_that_are_well_report_nothing() {
         let (_workers, mut gone) = Workers::start(wiring(workers, listener())).unwrap();
         assert!(timeout(A_WHILE, gone.recv()).await.is_err());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_a_leg_whose_record_is_closed() {
+    let (workers, _gone) = Workers::start(wiring(2, listener())).unwrap();
+    let workers = Arc::new(workers);
+    let leg = Load::on(&workers.loads[1]);
+    assert_eq!(workers.ledgers().iter().map(|ledger| ledger.live_count()).sum::<usize>(), 0);
+    let never = std::future::pending;
+    assert_eq!(drain(&workers, PATIENCE, never()).await, Drained::Deadline { left: 1 });
+    drop(leg);
+    assert_eq!(drain(&workers, PATIENCE, never()).await, Drained::Quiet);
 }
