@@ -19,7 +19,7 @@ use nix::{
 };
 use ringmail_identity::IdError;
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, Runtime},
     signal::unix::{Signal as SignalStream, SignalKind, signal},
     sync::watch,
     task::JoinSet,
@@ -200,7 +200,7 @@ impl DataPlane {
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(system("control runtime"))?;
         self.tell()?;
-        runtime.block_on(self.control(telemetry))
+        run_alone(runtime, self.control(telemetry))
     }
 
     fn tell(&self) -> Result<(), DataPlaneError> {
@@ -297,6 +297,14 @@ impl DataPlane {
     }
 }
 
+/// Runs `work` to its end and leaves behind what is still under way on the runtime's own threads: a lookup of
+/// a name cannot be cut short, and takes as long as the resolver likes.
+fn run_alone<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
+}
+
 async fn end(workers: &Arc<Workers>, config: &Config, ending: &mut Ending) {
     let (open, deadline) = (workers.open_connections(), config.drain_timeout);
     info!(open, ?deadline, "draining: connections are served until none is left");
@@ -374,4 +382,33 @@ impl Ending {
 
 fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> DataPlaneError {
     move |error| DataPlaneError::System { what, cause: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread, time::Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_lookup_that_hangs_does_not_hold_up_the_end() {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let (began, begins) = mpsc::channel();
+        // Let go at last, so that a runtime that waits makes this fail instead of hang.
+        let releasing = thread::spawn(move || {
+            thread::sleep(FIRST_WAIT * 3);
+            drop(release);
+        });
+        let start = Instant::now();
+        run_alone(runtime, async {
+            tokio::task::spawn_blocking(move || {
+                began.send(()).unwrap();
+                held.recv().unwrap_err();
+            });
+            begins.recv().unwrap();
+        });
+        assert!(start.elapsed() < FIRST_WAIT, "{:?}", start.elapsed());
+        releasing.join().unwrap();
+    }
 }
