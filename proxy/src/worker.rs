@@ -298,10 +298,8 @@ impl Worker {
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                next = accepted.recv() => match next {
-                    Some((next, load)) => start(&context, next, load),
-                    None => return,
-                },
+                // Where nobody accepts any more, those that are here are served to their end.
+                Some((next, load)) = accepted.recv() => start(&context, next, load),
                 Ok(()) = snapshots.changed() => {
                     if let Some(snapshot) = snapshots.borrow_and_update().as_deref() {
                         registry.apply_policy(&snapshot.inbound);

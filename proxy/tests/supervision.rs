@@ -31,7 +31,8 @@ fn a_data_plane_whose_worker_is_gone_ends_with_its_name() {
     let (loaded, _) = data_plane::settings(&file).unwrap();
     // A descriptor that the kernel does not watch, as when it is out of watches.
     let unwatchable = TcpListener::from(OwnedFd::from(File::open(&file).unwrap()));
-    let sockets = Sockets { inbound: vec![unwatchable], ..Sockets::default() };
+    let admin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sockets = Sockets { inbound: vec![unwatchable], admin: vec![admin], ..Sockets::default() };
     let (ended, wait) = mpsc::channel();
     // Not waited for where it does not end: that is the fault this test is about.
     thread::spawn(move || {
