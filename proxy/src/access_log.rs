@@ -1,8 +1,7 @@
 //! One line per connection, on stdout.
 //!
-//! A worker must never wait for whoever reads stdout: lines go through a bounded queue to a thread of
-//! their own, and one that finds the queue full is dropped and counted. Which fields a line has, and
-//! how they are written, is in `line` alone.
+//! A worker must never wait for whoever reads stdout: lines go through a queue that drops and counts what
+//! stdout does not take. Which fields a line has, and how they are written, is in `line` alone.
 
 mod line;
 
@@ -13,14 +12,17 @@ use std::{
     io::{self, Write},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU8, AtomicU64, Ordering},
-        mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError},
+        atomic::{AtomicU8, Ordering},
     },
-    thread,
     time::Duration,
 };
 
-use crate::{config::AccessLogFormat, reason::Reason, record::Live};
+use crate::{
+    config::AccessLogFormat,
+    line_queue::{LineQueue, Room},
+    reason::Reason,
+    record::Live,
+};
 use line::Line;
 
 /// Lines that may wait for stdout: some seconds of a busy ring, and about 2 MiB.
@@ -39,19 +41,12 @@ pub struct AccessLog {
 struct Shared {
     format: AtomicU8,
     sink: Sink,
-    dropped: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
 enum Sink {
     Collected(Lines),
-    Queue(SyncSender<Message>),
-}
-
-enum Message {
-    /// Tells when everything before it is written.
-    Flush(SyncSender<()>),
-    Line(String),
+    Queue(LineQueue),
 }
 
 /// Lines that were collected instead of written.
@@ -81,7 +76,7 @@ impl AccessLog {
     /// A log in text whose lines are kept in memory, without bound: for tests and short tools.
     pub fn collecting() -> (Self, Lines) {
         let lines = Lines::default();
-        let log = Self::with_sink(AccessLogFormat::Text, Sink::Collected(lines.clone()), Arc::default());
+        let log = Self::with_sink(AccessLogFormat::Text, Sink::Collected(lines.clone()));
         (log, lines)
     }
 
@@ -90,17 +85,15 @@ impl AccessLog {
         out: impl Write + Send + 'static,
         queue: usize,
     ) -> io::Result<Self> {
-        let (sender, receiver) = mpsc::sync_channel(queue);
-        let dropped: Arc<AtomicU64> = Arc::default();
-        let counted = Arc::clone(&dropped);
-        thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || write_all(&receiver, out, &counted))?;
-        Ok(Self::with_sink(format, Sink::Queue(sender), dropped))
+        let room = Room { lines: queue, batch: BATCH_BYTES };
+        let queue = LineQueue::start("access-log", out, room, |lines| {
+            tracing::warn!(lines, "lines of the access log were dropped: stdout is read too slowly");
+        })?;
+        Ok(Self::with_sink(format, Sink::Queue(queue)))
     }
 
-    fn with_sink(format: AccessLogFormat, sink: Sink, dropped: Arc<AtomicU64>) -> Self {
-        Self { shared: Arc::new(Shared { format: AtomicU8::new(format_code(format)), sink, dropped }) }
+    fn with_sink(format: AccessLogFormat, sink: Sink) -> Self {
+        Self { shared: Arc::new(Shared { format: AtomicU8::new(format_code(format)), sink }) }
     }
 
     /// Changes the format of every line from now on.
@@ -117,11 +110,7 @@ impl AccessLog {
         };
         match &self.shared.sink {
             Sink::Collected(lines) => lines.push(line),
-            Sink::Queue(sender) => {
-                if sender.try_send(Message::Line(line)).is_err() {
-                    self.shared.dropped.fetch_add(1, Ordering::Relaxed);
-                }
-            }
+            Sink::Queue(queue) => queue.push(line + "\n"),
         }
     }
 
@@ -129,18 +118,18 @@ impl AccessLog {
     /// before the process ends.
     #[must_use]
     pub fn flush(&self, deadline: Duration) -> bool {
-        let Sink::Queue(sender) = &self.shared.sink else { return true };
-        let (done, wait) = mpsc::sync_channel(1);
-        // A full queue is the very case in which a flush cannot succeed in time.
-        match sender.try_send(Message::Flush(done)) {
-            Ok(()) => !matches!(wait.recv_timeout(deadline), Err(RecvTimeoutError::Timeout)),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        match &self.shared.sink {
+            Sink::Collected(_) => true,
+            Sink::Queue(queue) => queue.flush(deadline),
         }
     }
 
     /// Lines that were dropped because stdout was too slow or closed.
     pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
+        match &self.shared.sink {
+            Sink::Collected(_) => 0,
+            Sink::Queue(queue) => queue.dropped(),
+        }
     }
 
     fn format(&self) -> AccessLogFormat {
@@ -157,36 +146,5 @@ const fn format_code(format: AccessLogFormat) -> u8 {
         AccessLogFormat::Text => 0,
         AccessLogFormat::Json => 1,
         AccessLogFormat::Off => 2,
-    }
-}
-
-/// Writes what comes, in as few writes as there are bursts, until the last sender is gone.
-fn write_all(receiver: &Receiver<Message>, mut out: impl Write, dropped: &AtomicU64) {
-    let mut batch = String::new();
-    let mut lines = 0;
-    while let Ok(first) = receiver.recv() {
-        let mut flushed = Vec::new();
-        let mut next = Some(first);
-        while let Some(message) = next {
-            match message {
-                Message::Flush(done) => flushed.push(done),
-                Message::Line(line) => {
-                    batch.push_str(&line);
-                    batch.push('\n');
-                    lines += 1;
-                }
-            }
-            let more = batch.len() < BATCH_BYTES;
-            next = if more { receiver.try_recv().ok() } else { None };
-        }
-        if out.write_all(batch.as_bytes()).and_then(|()| out.flush()).is_err() {
-            dropped.fetch_add(lines, Ordering::Relaxed);
-        }
-        batch.clear();
-        lines = 0;
-        for done in flushed {
-            // Whoever asked may have given up.
-            let _ = done.try_send(());
-        }
     }
 }

@@ -5,6 +5,7 @@
 //! their own.
 
 use std::{
+    borrow::Cow,
     fs, io,
     os::{fd::AsFd, unix::net::UnixStream},
     path::{Path, PathBuf},
@@ -18,7 +19,7 @@ use nix::{
 };
 use ringmail_identity::IdError;
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, Runtime},
     signal::unix::{Signal as SignalStream, SignalKind, signal},
     sync::watch,
     task::JoinSet,
@@ -76,7 +77,7 @@ pub enum DataPlaneError {
     },
     /// A part that runs for ever ended.
     #[error("{0} ended")]
-    Ended(&'static str),
+    Ended(Cow<'static, str>),
     /// The parent's handover failed.
     #[error(transparent)]
     Handover(#[from] HandoverError),
@@ -199,7 +200,7 @@ impl DataPlane {
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(system("control runtime"))?;
         self.tell()?;
-        runtime.block_on(self.control(telemetry))
+        run_alone(runtime, self.control(telemetry))
     }
 
     fn tell(&self) -> Result<(), DataPlaneError> {
@@ -240,7 +241,7 @@ impl DataPlane {
         let (config, status) = (Arc::clone(&self.config), Arc::clone(&identity_status));
         parts.spawn(async move {
             keeper.run(&config, credentials_tx, status).await?;
-            Err(DataPlaneError::Ended("renewal of credentials"))
+            Err(DataPlaneError::Ended("renewal of credentials".into()))
         });
         let discovery = Discovery::new(&self.config, snapshots_tx, Arc::clone(&discovery_status));
         parts.spawn(ends("discovery", discovery.run()));
@@ -258,7 +259,8 @@ impl DataPlane {
             outbound: self.sockets.outbound,
             inbound: self.sockets.inbound,
         });
-        let workers = Arc::new(workers.map_err(system("workers"))?);
+        let (workers, mut gone) = workers.map_err(system("workers"))?;
+        let workers = Arc::new(workers);
         let state = Arc::new(admin::State {
             config: Arc::clone(&self.config),
             ledgers: workers.ledgers().to_vec(),
@@ -279,17 +281,28 @@ impl DataPlane {
         };
         parts.spawn(async move {
             admin::serve(state, listeners).await?;
-            Err(DataPlaneError::Ended("admin"))
+            Err(DataPlaneError::Ended("admin".into()))
         });
 
-        tokio::select! {
-            ended = parts.join_next() => return Err(why(ended)),
-            () = ending.heard() => {}
-        }
-        end(&workers, &self.config, &mut ending).await;
+        let served = tokio::select! {
+            ended = parts.join_next() => Err(why(ended)),
+            thread = gone.recv() => Err(thread_gone(thread)),
+            () = ending.heard() => {
+                end(&workers, &self.config, &mut ending).await;
+                Ok(())
+            }
+        };
         let _ = access_log.flush(FLUSH_WAIT);
-        Ok(())
+        served
     }
+}
+
+/// Runs `work` to its end and leaves behind what is still under way on the runtime's own threads: a lookup of
+/// a name cannot be cut short, and takes as long as the resolver likes.
+fn run_alone<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
 }
 
 async fn end(workers: &Arc<Workers>, config: &Config, ending: &mut Ending) {
@@ -310,15 +323,19 @@ async fn end(workers: &Arc<Workers>, config: &Config, ending: &mut Ending) {
 
 async fn ends(part: &'static str, run: impl Future<Output = ()>) -> Result<(), DataPlaneError> {
     run.await;
-    Err(DataPlaneError::Ended(part))
+    Err(DataPlaneError::Ended(part.into()))
 }
 
 fn why(ended: Option<Result<Result<(), DataPlaneError>, tokio::task::JoinError>>) -> DataPlaneError {
     match ended {
         Some(Ok(Err(error))) => error,
         // A panic, which has told its own story.
-        Some(Ok(Ok(())) | Err(_)) | None => DataPlaneError::Ended("a part of the control thread"),
+        Some(Ok(Ok(())) | Err(_)) | None => DataPlaneError::Ended("a part of the control thread".into()),
     }
+}
+
+fn thread_gone(name: Option<String>) -> DataPlaneError {
+    DataPlaneError::Ended(name.map_or("every worker".into(), |name| format!("thread {name}").into()))
 }
 
 async fn first_complete(credentials: &CredentialsRx, snapshots: &Snapshots) {
@@ -365,4 +382,33 @@ impl Ending {
 
 fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> DataPlaneError {
     move |error| DataPlaneError::System { what, cause: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread, time::Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_lookup_that_hangs_does_not_hold_up_the_end() {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let (began, begins) = mpsc::channel();
+        // Let go at last, so that a runtime that waits makes this fail instead of hang.
+        let releasing = thread::spawn(move || {
+            thread::sleep(FIRST_WAIT * 3);
+            drop(release);
+        });
+        let start = Instant::now();
+        run_alone(runtime, async {
+            tokio::task::spawn_blocking(move || {
+                began.send(()).unwrap();
+                held.recv().unwrap_err();
+            });
+            begins.recv().unwrap();
+        });
+        assert!(start.elapsed() < FIRST_WAIT, "{:?}", start.elapsed());
+        releasing.join().unwrap();
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! A sidecar that stops before its application cuts the application's goodbye. So a drain keeps both
 //! directions and new connections going until no connection is left, or until the deadline: then what
-//! is left gets a FIN, and a moment later the process ends, which resets the rest.
+//! is left gets a FIN, and a moment later the process ends, which resets the rest. A connection is left as long as
+//! one of its legs is: with its record closed, an alert or the last bytes may still be on their way.
 
 use std::{future::Future, sync::Arc, time::Duration};
 

@@ -2,7 +2,8 @@
 //!
 //! The worker is the only writer. Its lock is taken when a connection opens, is established and
 //! closes, and by a scrape, never per byte. Totals are kept per series, and the number of series is
-//! bounded: beyond the bound, what is foreign (a destination outside the mesh) is folded into one.
+//! bounded. What a stranger can make without end, by trying ports and addresses, has a smaller bound of its
+//! own, so that it never takes the place of what the mesh does; beyond a bound series are folded into a few.
 
 use std::{
     collections::HashMap,
@@ -23,9 +24,18 @@ use crate::{
     record::{Direction, Live, Protection},
 };
 
-/// Series a worker keeps at most. A ring of a few hundred nodes with five ports each way stays below;
-/// a port scan through the sidecar must not grow the metrics without end.
+/// Series a worker keeps at most. A ring of a few hundred nodes with five ports each way stays below.
 pub const MAX_SERIES: usize = 2_000;
+
+/// Of these, the ones with a destination outside the mesh at most: an application dials a few services there.
+const MAX_FOREIGN: usize = 500;
+
+/// Of these, the ones that began with a connection that never opened at most. One port scan has up to 65535;
+/// the peers of a large ring that is just starting are a few hundred.
+const MAX_UNOPENED: usize = 500;
+
+/// Folded series that still name who decided, at most: a few times as many as policies concern a pod.
+const MAX_FOLDED: usize = 100;
 
 /// Upper bounds of the handshake histogram's buckets, in seconds. A local handshake takes under a
 /// millisecond; the deadline is 15 s.
@@ -39,7 +49,8 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 pub struct Series {
     /// Which way it crosses the sidecar.
     pub direction: Direction,
-    /// The original destination; `None` where it is unknown or folded by [`MAX_SERIES`].
+    /// The original destination; `None` where it is unknown, and where the series is folded because there are too
+    /// many (see the module).
     pub destination: Option<SocketAddr>,
     /// How the network leg is protected.
     pub protection: Protection,
@@ -49,6 +60,41 @@ pub struct Series {
     pub peer_workload: Option<PeerWorkload>,
     /// The resource that decided.
     pub decided_by: Option<Arc<str>>,
+}
+
+impl Series {
+    fn of(live: &Live) -> Self {
+        Self {
+            direction: live.direction,
+            destination: live.destination.get().copied(),
+            protection: live.protection(),
+            peer_identity: live.peer_identity.get().cloned(),
+            peer_workload: live.peer_workload.get().cloned().map(PeerWorkload),
+            decided_by: live.decided_by.get().cloned(),
+        }
+    }
+
+    /// What many series have in common. Inbound that includes who decided: a denial is counted by the policy
+    /// that made it, also in the middle of a scan.
+    fn folded(&self) -> Self {
+        let decided_by = match self.direction {
+            Direction::Inbound => self.decided_by.clone(),
+            Direction::Outbound => None,
+        };
+        let (direction, protection) = (self.direction, self.protection);
+        Self {
+            direction,
+            destination: None,
+            protection,
+            peer_identity: None,
+            peer_workload: None,
+            decided_by,
+        }
+    }
+
+    fn anonymous(self) -> Self {
+        Self { decided_by: None, ..self }
+    }
 }
 
 /// A workload compared by its name, so that a new snapshot does not start a new series.
@@ -106,6 +152,9 @@ impl Handshakes {
 struct Books {
     live: HashMap<u64, Arc<Live>>,
     totals: HashMap<Series, Totals>,
+    foreign: usize,
+    unopened: usize,
+    folded: usize,
     handshakes: HashMap<Direction, Handshakes>,
 }
 
@@ -142,7 +191,7 @@ impl Ledger {
             handshakes: books.handshakes.clone(),
         };
         for live in page.live.iter().filter(|live| live.established.get().is_some()) {
-            let totals = page.totals.entry(books.series(live)).or_default();
+            let totals = page.totals.entry(books.known(live)).or_default();
             totals.from_downstream += live.bytes.from_downstream();
             totals.to_downstream += live.bytes.to_downstream();
         }
@@ -173,8 +222,7 @@ impl Ledger {
 
     pub(crate) fn established(&self, live: &Live) {
         let mut books = self.books();
-        let series = books.series(live);
-        books.totals.entry(series).or_default().opened += 1;
+        books.totals(live).opened += 1;
         if let Some(took) = live.handshake.get() {
             books.handshakes.entry(live.direction).or_default().observe(*took);
         }
@@ -183,8 +231,7 @@ impl Ledger {
     pub(crate) fn closed(&self, live: &Live, reason: Reason, error: Option<&str>) {
         {
             let mut books = self.books();
-            let series = books.series(live);
-            let totals = books.totals.entry(series).or_default();
+            let totals = books.totals(live);
             if live.established.get().is_some() {
                 totals.from_downstream += live.bytes.from_downstream();
                 totals.to_downstream += live.bytes.to_downstream();
@@ -204,21 +251,52 @@ impl Ledger {
 }
 
 impl Books {
-    fn series(&self, live: &Live) -> Series {
-        let mut series = Series {
-            direction: live.direction,
-            destination: live.destination.get().copied(),
-            protection: live.protection(),
-            peer_identity: live.peer_identity.get().cloned(),
-            peer_workload: live.peer_workload.get().cloned().map(PeerWorkload),
-            decided_by: live.decided_by.get().cloned(),
-        };
-        if self.totals.len() >= MAX_SERIES && !self.totals.contains_key(&series) {
-            series.destination = None;
-            series.peer_workload = None;
-            series.peer_identity = None;
-            series.decided_by = None;
+    /// The totals that a connection counts in.
+    fn totals(&mut self, live: &Live) -> &mut Totals {
+        let series = self.place(live);
+        self.totals.entry(series).or_default()
+    }
+
+    /// The series that a connection counts in, its own where there is room for it. No place is ever freed, so
+    /// a connection ends in the series that it began in.
+    fn place(&mut self, live: &Live) -> Series {
+        let own = Series::of(live);
+        if self.totals.contains_key(&own) {
+            return own;
         }
-        series
+        let mut all = self.totals.len();
+        let is_foreign = matches!(own.protection, Protection::Outside(_));
+        let (count, max) = match live.established.get() {
+            _ if is_foreign => (&mut self.foreign, MAX_FOREIGN),
+            None => (&mut self.unopened, MAX_UNOPENED),
+            Some(()) => (&mut all, MAX_SERIES),
+        };
+        if *count < max && self.totals.len() < MAX_SERIES {
+            *count += 1;
+            return own;
+        }
+        let folded = own.folded();
+        if self.totals.contains_key(&folded) {
+            return folded;
+        }
+        if self.folded < MAX_FOLDED {
+            self.folded += 1;
+            return folded;
+        }
+        folded.anonymous()
+    }
+
+    /// The series that an established connection counts in.
+    fn known(&self, live: &Live) -> Series {
+        let own = Series::of(live);
+        let folded = own.folded();
+        match (self.totals.contains_key(&own), self.totals.contains_key(&folded)) {
+            (true, _) => own,
+            (false, true) => folded,
+            (false, false) => folded.anonymous(),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

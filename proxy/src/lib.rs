@@ -24,6 +24,7 @@ pub mod fence;
 pub mod inbound;
 pub mod ledger;
 pub mod limits;
+mod line_queue;
 pub mod listen;
 pub mod metrics;
 pub mod mode;

@@ -16,10 +16,17 @@ use std::{
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::config::Config;
+use crate::{admin, config::Config};
 
-/// Descriptors kept free for listeners, the admin ports, renewal and the runtime itself.
-const RESERVED_DESCRIPTORS: u64 = 96;
+/// Descriptors kept free beside those that are counted below: twelve listeners, the standard streams, the parent's
+/// socket, files that are read, a renewal, a lookup of a name and a peer that is told its end.
+const BASE_DESCRIPTORS: usize = 64;
+
+/// What a runtime holds for itself: an epoll instance and its copy, what wakes it, and what tells it signals.
+const DESCRIPTORS_PER_RUNTIME: usize = 4;
+
+/// The control thread's runtime and the acceptor's.
+const OTHER_RUNTIMES: usize = 2;
 
 /// Two sockets per proxied connection.
 const DESCRIPTORS_PER_CONNECTION: u64 = 2;
@@ -71,7 +78,7 @@ impl Limits {
     /// From the settings; raises the soft limit of descriptors to the hard one, and derives the total
     /// from it where the settings say 0.
     pub fn new(config: &Config) -> Arc<Self> {
-        let derived = connections_within(raise_descriptor_limit());
+        let derived = connections_within(raise_descriptor_limit(), config.workers);
         let max_connections = match config.max_connections {
             0 => derived,
             set => set.min(derived),
@@ -183,8 +190,15 @@ fn raise_descriptor_limit() -> u64 {
     }
 }
 
-fn connections_within(descriptors: u64) -> usize {
-    let connections = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / DESCRIPTORS_PER_CONNECTION;
+/// Descriptors that are no proxied connection's.
+fn reserved(workers: usize) -> u64 {
+    let runtimes = workers.saturating_add(OTHER_RUNTIMES).saturating_mul(DESCRIPTORS_PER_RUNTIME);
+    let admin = admin::PORTS * admin::MAX_CONNECTIONS;
+    u64::try_from(runtimes.saturating_add(BASE_DESCRIPTORS + admin)).unwrap_or(u64::MAX)
+}
+
+fn connections_within(descriptors: u64, workers: usize) -> usize {
+    let connections = descriptors.saturating_sub(reserved(workers)) / DESCRIPTORS_PER_CONNECTION;
     usize::try_from(connections).unwrap_or(usize::MAX).max(MIN_CONNECTIONS)
 }
 
@@ -193,9 +207,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_total_leaves_descriptors_for_the_admin_and_renewal() {
-        assert_eq!(connections_within(256), 80);
-        assert_eq!(connections_within(20_000), 9_952);
-        assert_eq!(connections_within(64), MIN_CONNECTIONS);
+    fn the_total_leaves_descriptors_for_admin_renewal_and_every_runtime() {
+        assert_eq!(connections_within(256, 1), 74);
+        assert_eq!(connections_within(20_000, 1), 9_946);
+        assert_eq!(connections_within(20_000, 65), 9_946 - 128);
+        assert_eq!(connections_within(64, 1), MIN_CONNECTIONS);
+        assert_eq!(connections_within(20_000, usize::MAX), MIN_CONNECTIONS);
+    }
+
+    #[test]
+    fn a_runtime_holds_no_more_descriptors_than_are_reserved_for_it() {
+        // Other tests open descriptors meanwhile: those of a runtime are told by what they are.
+        let held = || {
+            let links = std::fs::read_dir("/proc/self/fd").unwrap();
+            let names = links.filter_map(|link| std::fs::read_link(link.unwrap().path()).ok());
+            names.filter(|name| name.to_string_lossy().starts_with("anon_inode:[event")).count()
+        };
+        const RUNTIMES: usize = 200;
+        let before = held();
+        let runtimes: Vec<_> = (0..RUNTIMES)
+            .map(|_| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap())
+            .collect();
+        // Beside these, one end of the pair of sockets that tells signals.
+        let each = held().saturating_sub(before) / RUNTIMES + 1;
+        assert!((2..=DESCRIPTORS_PER_RUNTIME).contains(&each), "{each}");
+        drop(runtimes);
     }
 }

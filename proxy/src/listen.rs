@@ -138,8 +138,9 @@ pub async fn accept_all(
 ) -> io::Result<()> {
     let listener = sys::watch(listener)?;
     loop {
-        let permit = limits.admit().await;
+        // First the connection, then its place: a listener that nobody dials would keep one from the others.
         let mut ready = listener.readable().await?;
+        let permit = limits.admit().await;
         match ready.try_io(|listener| accept_one(listener.get_ref())) {
             Ok(Ok((stream, source))) => {
                 hand_over(Accepted { direction, stream, source: canonical(source), permit });
@@ -170,5 +171,52 @@ async fn rest_after(error: &io::Error, direction: Direction, limits: &Limits) {
             );
             sleep(EXHAUSTED_PAUSE).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{sync::mpsc, time::timeout};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    #[tokio::test]
+    async fn an_idle_listener_takes_no_place_from_the_others() {
+        let config = Config::from_text("test.yaml", "max_connections: 1\n").unwrap();
+        let limits = Limits::new(&config);
+        let (accepted, mut accepts) = mpsc::unbounded_channel();
+        let mut addresses = Vec::new();
+        for direction in [Direction::Outbound, Direction::Inbound] {
+            let listener = bind_one(([127, 0, 0, 1], 0).into(), &config).unwrap();
+            addresses.push(listener.local_addr().unwrap());
+            let (limits, accepted) = (Arc::clone(&limits), accepted.clone());
+            tokio::spawn(accept_all(listener, direction, limits, move |next| accepted.send(next).unwrap()));
+        }
+        for (address, direction) in
+            addresses.into_iter().zip([Direction::Outbound, Direction::Inbound]).cycle().take(6)
+        {
+            let _client = TcpStream::connect(address).unwrap();
+            let next = timeout(PATIENCE, accepts.recv()).await.expect("nothing was accepted").unwrap();
+            assert_eq!((next.direction, limits.open()), (direction, 1));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_total_waits_for_a_place() {
+        let config = Config::from_text("test.yaml", "max_connections: 1\n").unwrap();
+        let limits = Limits::new(&config);
+        let (accepted, mut accepts) = mpsc::unbounded_channel();
+        let listener = bind_one(([127, 0, 0, 1], 0).into(), &config).unwrap();
+        let address = listener.local_addr().unwrap();
+        let hand_over = move |next| accepted.send(next).unwrap();
+        tokio::spawn(accept_all(listener, Direction::Inbound, Arc::clone(&limits), hand_over));
+        let _clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+        let first = timeout(PATIENCE, accepts.recv()).await.unwrap().unwrap();
+        assert!(timeout(Duration::from_millis(200), accepts.recv()).await.is_err());
+        assert_eq!(limits.counters().paused.load(Ordering::Relaxed), 1);
+        drop(first);
+        timeout(PATIENCE, accepts.recv()).await.expect("the second one was not accepted").unwrap();
     }
 }

@@ -15,9 +15,12 @@ use ringmail_proxy::{
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => {
+            telemetry::end(None);
+            ExitCode::from(code)
+        }
         Err(error) => {
-            eprintln!("ringmail-proxy: {error:#}");
+            telemetry::end(Some(&format!("ringmail-proxy: {error:#}")));
             ExitCode::from(error.downcast_ref().map_or(1, DataPlaneError::exit_code))
         }
     }

@@ -1,11 +1,17 @@
 //! The proxy's own log, on stderr, with a level that changes while it runs.
 //!
-//! An incident must not need a restart, so the filter can be replaced at any time. Connections are not
-//! logged here: each has its line in the access log.
+//! An incident must not need a restart, so the filter can be replaced at any time. Nor may whoever reads
+//! stderr hold up the proxy: what it does not take is dropped and counted. Connections are not logged here:
+//! each has its line in the access log.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     fmt,
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write},
+    panic,
+    sync::OnceLock,
+    thread,
+    time::Duration,
 };
 
 use tracing::Subscriber;
@@ -14,7 +20,20 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::config::LogFormat;
+use crate::{
+    config::LogFormat,
+    line_queue::{LineQueue, Room},
+};
+
+/// Lines may wait for stderr for some seconds of an incident. Each is a write of its own, so that those of the
+/// parent and of the data plane, which share stderr, stay whole.
+const ROOM: Room = Room { lines: 4096, batch: 1 };
+
+/// How long stderr may take for the last lines.
+const FLUSH_WAIT: Duration = Duration::from_secs(1);
+
+/// This process's way to stderr.
+static STDERR: OnceLock<LineQueue> = OnceLock::new();
 
 /// Why the log is not as the settings say.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +46,9 @@ pub enum TelemetryError {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// No thread can be started for the log.
+    #[error("log: {0}")]
+    Thread(#[from] io::Error),
     /// The log of this process was set up before.
     #[error("log is set up already: {0}")]
     Init(#[from] tracing_subscriber::util::TryInitError),
@@ -41,14 +63,62 @@ pub struct Telemetry {
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
-/// Sets up the log of this process.
+/// Sets up the log of this process; panics go there as well.
 ///
 /// # Errors
 /// [`TelemetryError`] for a bad filter, or where it was set up before.
 pub fn init(filter: &str, format: LogFormat) -> Result<Telemetry, TelemetryError> {
-    let (telemetry, subscriber) = subscriber(filter, format, io::stderr, io::stderr().is_terminal())?;
+    let queue = stderr()?;
+    let out = move || Line(queue);
+    let (telemetry, subscriber) = subscriber(filter, format, out, io::stderr().is_terminal())?;
     subscriber.try_init()?;
+    panic::set_hook(Box::new(|info| {
+        let backtrace = Backtrace::capture();
+        let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
+        let thread = thread::current().name().unwrap_or_default().to_owned();
+        tracing::error!(thread, backtrace = backtrace.map(tracing::field::display), "{info}");
+    }));
     Ok(telemetry)
+}
+
+/// Writes `last_words` to stderr and waits a bounded time for them and every line of the log. Call it before the
+/// process ends.
+pub fn end(last_words: Option<&str>) {
+    let Ok(queue) = stderr() else { return };
+    if let Some(words) = last_words {
+        queue.push(format!("{words}\n"));
+    }
+    let _ = queue.flush(FLUSH_WAIT);
+}
+
+/// Lines that were dropped because stderr was too slow or closed.
+pub fn dropped() -> u64 {
+    STDERR.get().map_or(0, LineQueue::dropped)
+}
+
+fn stderr() -> io::Result<&'static LineQueue> {
+    if STDERR.get().is_none() {
+        let queue = LineQueue::start("log", io::stderr(), ROOM, |lines| {
+            tracing::warn!(lines, "lines of the log were dropped: stderr is read too slowly");
+        })?;
+        // Where another was quicker, its thread serves and this one ends.
+        let _ = STDERR.set(queue);
+    }
+    STDERR.get().ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// One line on its way to stderr: the subscriber writes each with one call.
+struct Line(&'static LineQueue);
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(String::from_utf8_lossy(line).into_owned());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Telemetry {
@@ -100,7 +170,7 @@ mod tests {
     #[derive(Clone, Default)]
     struct Captured(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Captured {
+    impl Write for Captured {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }

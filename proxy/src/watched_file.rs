@@ -86,6 +86,11 @@ impl WatchedFiles {
         }
         None
     }
+
+    /// Yields what is there once more, also where it has not changed.
+    pub(crate) fn deliver_again(&mut self) {
+        self.delivered = None;
+    }
 }
 
 fn digest(contents: &Contents) -> [u8; 32] {

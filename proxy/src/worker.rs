@@ -3,23 +3,26 @@
 //! A worker is one thread with a single-threaded runtime; nothing of a connection ever crosses to
 //! another thread, so nothing on the path of a byte is locked. With one worker it accepts for itself;
 //! with more, one acceptor hands each connection, as a bare socket, to the worker with the fewest.
+//!
+//! None of these threads ends before the process does. One that does, by a panic or because nobody accepts
+//! any more, is reported: a data plane with a part missing looks healthy and serves nobody.
 
 use std::{
-    io,
+    io, mem,
     net::TcpListener,
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
 use tokio::{
     runtime::Builder,
     sync::{mpsc, watch},
-    task::LocalSet,
+    task::{JoinSet, LocalSet},
     time::{MissedTickBehavior, interval, timeout},
 };
 
@@ -114,13 +117,19 @@ pub struct Wiring {
 pub struct Workers {
     ledgers: Arc<[Arc<Ledger>]>,
     limits: Arc<Limits>,
+    loads: Vec<Arc<AtomicUsize>>,
     end: watch::Sender<Option<Reason>>,
-    threads: Vec<JoinHandle<()>>,
 }
+
+/// Yields the name of each thread that is gone. None of them goes while all is well.
+pub type Gone = mpsc::UnboundedReceiver<String>;
+
+/// What is handed to a worker: a connection, and its share of the worker's load.
+type Handed = (Accepted, Load);
 
 #[derive(Clone, Debug)]
 struct Seat {
-    queue: mpsc::UnboundedSender<Accepted>,
+    queue: mpsc::UnboundedSender<Handed>,
     load: Arc<AtomicUsize>,
 }
 
@@ -129,15 +138,14 @@ impl Workers {
     ///
     /// # Errors
     /// What the system reports when a thread or a runtime cannot be made.
-    pub fn start(wiring: Wiring) -> io::Result<Self> {
+    pub fn start(wiring: Wiring) -> io::Result<(Self, Gone)> {
         let limits = Limits::new(&wiring.config);
         let (end, ended) = watch::channel(None);
+        let (farewells, gone) = mpsc::unbounded_channel();
         let count = wiring.config.workers.max(1);
         let ledgers: Arc<[_]> =
             (0..count).map(|_| Arc::new(Ledger::new(wiring.access_log.clone()))).collect();
-        let mut workers =
-            Self { ledgers: Arc::clone(&ledgers), limits: Arc::clone(&limits), end, threads: Vec::new() };
-        let mut seats = Vec::with_capacity(count);
+        let mut seats: Vec<Seat> = Vec::with_capacity(count);
         let mut door =
             Some(Door { listeners: listeners(wiring.outbound, wiring.inbound), limits: Arc::clone(&limits) });
         for (number, ledger) in ledgers.iter().enumerate() {
@@ -152,21 +160,16 @@ impl Workers {
                 credentials: wiring.credentials.clone(),
                 fence: Arc::clone(&wiring.fence),
                 ended: ended.clone(),
-                load: Arc::clone(&seats[number].load),
             };
             // One worker accepts for itself: nothing is handed from thread to thread.
             let own_door = if count == 1 { door.take().map(|door| (door, seats.clone())) } else { None };
-            workers.threads.push(spawn(&format!("worker-{number}"), move || async move {
-                if let Some((door, seats)) = own_door {
-                    tokio::task::spawn_local(door.keep(seats));
-                }
-                worker.run(accepted).await;
-            })?);
+            spawn(format!("worker-{number}"), &farewells, move || worker.serve(accepted, own_door))?;
         }
+        let loads = seats.iter().map(|seat| Arc::clone(&seat.load)).collect();
         if let Some(door) = door {
-            workers.threads.push(spawn("accept", move || door.keep(seats))?);
+            spawn("acceptor".to_owned(), &farewells, move || door.keep(seats))?;
         }
-        Ok(workers)
+        Ok((Self { ledgers, limits, loads, end }, gone))
     }
 
     /// The books of every worker.
@@ -179,9 +182,10 @@ impl Workers {
         &self.limits
     }
 
-    /// Connections open now.
+    /// Connections open now, from accept until both legs are closed: a leg may still be told its end when the
+    /// record has been written.
     pub fn open_connections(&self) -> usize {
-        self.ledgers.iter().map(|ledger| ledger.live_count()).sum()
+        self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
     }
 
     /// Ends every established connection for `reason`.
@@ -202,11 +206,13 @@ struct Door {
 }
 
 impl Door {
+    /// Accepts on every listener; returns once one of them does not accept any more.
     async fn keep(self, seats: Vec<Seat>) {
         let seats: Rc<[Seat]> = seats.into();
+        let mut accepting = JoinSet::new();
         for (direction, listener) in self.listeners {
             let (seats, limits) = (Rc::clone(&seats), Arc::clone(&self.limits));
-            tokio::task::spawn_local(async move {
+            accepting.spawn_local(async move {
                 let done =
                     accept_all(listener, direction, limits, |accepted| hand_over(&seats, accepted)).await;
                 if let Err(error) = done {
@@ -214,28 +220,46 @@ impl Door {
                 }
             });
         }
-        std::future::pending::<()>().await;
+        if accepting.join_next().await.is_none() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
 fn hand_over(seats: &[Seat], accepted: Accepted) {
     let least = seats.iter().min_by_key(|seat| seat.load.load(Ordering::Relaxed));
     if let Some(seat) = least {
-        seat.load.fetch_add(1, Ordering::Relaxed);
         // A worker that is gone drops the connection: the process is ending.
-        let _ = seat.queue.send(accepted);
+        let _ = seat.queue.send((accepted, Load::on(&seat.load)));
     }
 }
 
 /// Runs `work` on a thread and a runtime of its own; it is made there and never leaves.
 fn spawn<F: Future<Output = ()>>(
-    name: &str,
+    name: String,
+    farewells: &mpsc::UnboundedSender<String>,
     work: impl FnOnce() -> F + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
+) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new().name(name.to_owned()).spawn(move || {
+    let farewell = Farewell { name: name.clone(), farewells: farewells.clone() };
+    thread::Builder::new().name(name).spawn(move || {
+        let _farewell = farewell;
         runtime.block_on(LocalSet::new().run_until(work()));
-    })
+    })?;
+    Ok(())
+}
+
+/// Tells the name of a thread when it ends, in whatever way.
+struct Farewell {
+    name: String,
+    farewells: mpsc::UnboundedSender<String>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        // Nobody listens any more where the process is ending.
+        let _ = self.farewells.send(mem::take(&mut self.name));
+    }
 }
 
 struct Worker {
@@ -247,11 +271,20 @@ struct Worker {
     credentials: CredentialsRx,
     fence: Arc<Fence>,
     ended: watch::Receiver<Option<Reason>>,
-    load: Arc<AtomicUsize>,
 }
 
 impl Worker {
-    async fn run(self, mut accepted: mpsc::UnboundedReceiver<Accepted>) {
+    /// Runs for ever, with the door of one who accepts for itself until nobody stands there any more.
+    async fn serve(self, accepted: mpsc::UnboundedReceiver<Handed>, own_door: Option<(Door, Vec<Seat>)>) {
+        let Some((door, seats)) = own_door else { return self.run(accepted).await };
+        let accepting = tokio::task::spawn_local(door.keep(seats));
+        tokio::select! {
+            _ = accepting => {}
+            () = self.run(accepted) => {}
+        }
+    }
+
+    async fn run(self, mut accepted: mpsc::UnboundedReceiver<Handed>) {
         let registry = Rc::new(Registry::default());
         let context = Rc::new(Context {
             own: Own::new(&self.config),
@@ -270,10 +303,8 @@ impl Worker {
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                next = accepted.recv() => match next {
-                    Some(next) => start(&context, next, &self.load),
-                    None => return,
-                },
+                // Where nobody accepts any more, those that are here are served to their end.
+                Some((next, load)) = accepted.recv() => start(&context, next, load),
                 Ok(()) = snapshots.changed() => {
                     if let Some(snapshot) = snapshots.borrow_and_update().as_deref() {
                         registry.apply_policy(&snapshot.inbound);
@@ -300,8 +331,8 @@ impl Worker {
     }
 }
 
-fn start(context: &Rc<Context>, accepted: Accepted, load: &Arc<AtomicUsize>) {
-    let (context, load) = (Rc::clone(context), Load(Arc::clone(load)));
+fn start(context: &Rc<Context>, accepted: Accepted, load: Load) {
+    let context = Rc::clone(context);
     tokio::task::spawn_local(async move {
         let _load = load;
         match accepted.direction {
@@ -311,11 +342,22 @@ fn start(context: &Rc<Context>, accepted: Accepted, load: &Arc<AtomicUsize>) {
     });
 }
 
-/// A worker's share of the work, given back also when the connection's task panics.
+/// A connection's share of its worker's load, given back also when its task panics.
+#[derive(Debug)]
 struct Load(Arc<AtomicUsize>);
+
+impl Load {
+    fn on(load: &Arc<AtomicUsize>) -> Self {
+        load.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(load))
+    }
+}
 
 impl Drop for Load {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

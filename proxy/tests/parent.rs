@@ -19,6 +19,7 @@ use std::{
 };
 
 use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -36,6 +37,11 @@ struct Proxy {
 
 impl Proxy {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, None)
+    }
+
+    /// Its log goes to a file, or to `stderr`.
+    fn start_with(arguments: &[&str], stderr: Option<Stdio>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (ca, path) = (kit::Ca::new("root"), |name: &str| dir.path().join(name));
         let svid = ca.svid(ID);
@@ -53,7 +59,7 @@ impl Proxy {
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(stderr.unwrap_or_else(|| log.into()))
             .spawn()
             .unwrap();
         Self { process, ports, dir, started }
@@ -285,6 +291,31 @@ fn a_second_signal_ends_at_once_what_the_first_one_drains() {
     kill(proxy.pid(), Signal::SIGTERM).unwrap();
     assert_eq!(proxy.ends().code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(3));
+}
+
+/// A pipe that is full, with the end that nobody reads.
+fn full_pipe() -> (io::PipeReader, io::PipeWriter) {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let set = |flags| fcntl(&writer, FcntlArg::F_SETFL(flags)).unwrap();
+    set(OFlag::O_NONBLOCK);
+    while (&writer).write(&[b'x'; 4096]).is_ok() {}
+    set(OFlag::empty());
+    writer.flush().unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_neither_process() {
+    let (reader, writer) = full_pipe();
+    let mut proxy = Proxy::start_with(&[], Some(writer.into()));
+    proxy.becomes_ready();
+    let child = proxy.data_plane().unwrap();
+    kill(child, Signal::SIGKILL).unwrap();
+    proxy.another_data_plane(child);
+    proxy.becomes_ready();
+    kill(proxy.pid(), Signal::SIGTERM).unwrap();
+    assert_eq!(proxy.ends().code(), Some(0));
+    drop(reader);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use std::{
     io,
-    sync::mpsc::{Receiver, sync_channel},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
     time::{Duration, UNIX_EPOCH},
 };
 

@@ -19,7 +19,13 @@ pub(crate) mod test_state;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, convert::Infallible, io, net, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    io, net,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -38,9 +44,12 @@ use endpoints::{Answer, Port};
 pub use ready::{NotReady, readiness};
 pub use state::State;
 
-/// Connections that one port serves at once. All four ports together stay below the descriptors that the
-/// limits keep free of proxied connections, with room for the listeners.
-const MAX_CONNECTIONS: usize = 16;
+/// Connections that one port serves at once, on all of its listeners together: two scrapes and some probes. Each
+/// may hold a whole answer in memory.
+pub(crate) const MAX_CONNECTIONS: usize = 8;
+
+/// Ports that serve them.
+pub(crate) const PORTS: usize = 4;
 
 /// A request's head is complete within this: a probe gives up sooner itself.
 const HEAD_DEADLINE: Duration = Duration::from_secs(3);
@@ -91,7 +100,7 @@ struct Served {
 pub async fn serve(state: Arc<State>, listeners: AdminListeners) -> Result<(), ServeError> {
     let metrics = Metrics::new(Arc::clone(&state))?;
     let served = Arc::new(Served { state, metrics });
-    let ports = [
+    let ports: [_; PORTS] = [
         (Port::Admin, listeners.admin),
         (Port::Stats, listeners.stats),
         (Port::Health, listeners.health),
@@ -99,9 +108,11 @@ pub async fn serve(state: Arc<State>, listeners: AdminListeners) -> Result<(), S
     ];
     let mut tasks = JoinSet::new();
     for (port, listeners) in ports {
+        let places = Arc::<Places>::default();
         for listener in listeners {
             listener.set_nonblocking(true)?;
-            tasks.spawn(accept(TcpListener::from_std(listener)?, port, Arc::clone(&served)));
+            let listener = TcpListener::from_std(listener)?;
+            tasks.spawn(accept(listener, port, Arc::clone(&places), Arc::clone(&served)));
         }
     }
     while let Some(ended) = tasks.join_next().await {
@@ -112,9 +123,27 @@ pub async fn serve(state: Arc<State>, listeners: AdminListeners) -> Result<(), S
     Ok(())
 }
 
-async fn accept(listener: TcpListener, port: Port, served: Arc<Served>) {
+/// The connections of one port, the oldest one first.
+#[derive(Debug, Default)]
+struct Places(Mutex<VecDeque<AbortHandle>>);
+
+impl Places {
+    /// Gives a place to a new connection, and ends the oldest one where there is none.
+    fn take(&self, connection: AbortHandle) {
+        // Handles only: after a panic in another holder they are still the ones there are.
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        open.push_back(connection);
+    }
+}
+
+async fn accept(listener: TcpListener, port: Port, places: Arc<Places>, served: Arc<Served>) {
     let mut connections = JoinSet::new();
-    let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(MAX_CONNECTIONS);
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -125,13 +154,7 @@ async fn accept(listener: TcpListener, port: Port, served: Arc<Served>) {
             }
         };
         while connections.try_join_next().is_some() {}
-        open.retain(|connection| !connection.is_finished());
-        if open.len() >= MAX_CONNECTIONS
-            && let Some(oldest) = open.pop_front()
-        {
-            oldest.abort();
-        }
-        open.push_back(connections.spawn(connection(stream, port, Arc::clone(&served))));
+        places.take(connections.spawn(connection(stream, port, Arc::clone(&served))));
     }
 }
 

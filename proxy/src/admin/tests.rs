@@ -317,6 +317,25 @@ async fn more_silent_clients_than_places_do_not_lock_out_a_probe() {
 }
 
 #[tokio::test]
+async fn the_listeners_of_one_port_share_its_places() {
+    let test = TestState::ready("");
+    let listeners = ["127.0.0.1:0", "[::1]:0"].map(|address| net::TcpListener::bind(address).unwrap());
+    let addresses = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+    let listeners = AdminListeners { health: listeners.into(), ..AdminListeners::default() };
+    tokio::spawn(serve(Arc::clone(&test.state), listeners));
+    let oldest = TcpStream::connect(addresses[0]).await.unwrap();
+    let mut silent = Vec::new();
+    for number in 0..MAX_CONNECTIONS {
+        silent.push(TcpStream::connect(addresses[number % 2]).await.unwrap());
+        // One after the other, whatever listener they come by.
+        sleep(Duration::from_millis(20)).await;
+    }
+    ends_within(oldest, Duration::from_secs(1)).await;
+    let open = |stream: &TcpStream| stream.try_read(&mut [0]).is_err();
+    assert!(silent.iter().all(open), "more than the oldest one was ended");
+}
+
+#[tokio::test]
 async fn a_head_beyond_its_bound_is_refused() {
     let test = TestState::ready("");
     let health = start(&test).health;

@@ -16,7 +16,7 @@ use rustls::{
     version::TLS13,
 };
 use tokio::{
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -27,11 +27,17 @@ use tonic::{
 };
 use zeroize::Zeroizing;
 
-use super::source::{IssueError, Issued, RootsError, Source, TokenError};
+use super::{
+    schedule::random,
+    source::{IssueError, Issued, RootsError, Source, TokenError},
+};
 use crate::{config::Config, watched_file::read_bounded};
 
 /// A dropped SYN is tried again by the kernel after 1 s and 3 s: one more chance, then it counts as away.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// What each of several addresses gets at least, so that one which does not answer is not the only one tried: a
+/// connect within a cluster takes milliseconds.
+const ADDRESS_SHARE_MIN: Duration = Duration::from_secs(1);
 /// From the first SYN to the answer. A CA that signs takes milliseconds; one that asks Kubernetes about
 /// the token may take seconds.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(10);
@@ -157,19 +163,13 @@ impl Ca {
 
     async fn dial(&self) -> Result<TcpStream, IssueError> {
         let unreachable = |cause| IssueError::Unreachable { ca: self.authority.clone(), cause };
-        match timeout(CONNECT_DEADLINE, self.dial_any()).await {
-            Ok(dialled) => dialled.map_err(unreachable),
-            Err(_) => Err(unreachable(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("no answer within {} s", CONNECT_DEADLINE.as_secs()),
-            ))),
-        }
-    }
-
-    async fn dial_any(&self) -> io::Result<TcpStream> {
-        let addresses: Vec<SocketAddr> = tokio::net::lookup_host(&self.authority).await?.collect();
-        let stream = TcpStream::connect(addresses.as_slice()).await?;
-        stream.set_nodelay(true)?;
+        let deadline = Instant::now() + CONNECT_DEADLINE;
+        let addresses: Vec<SocketAddr> = match timeout_at(deadline, lookup_host(&self.authority)).await {
+            Ok(found) => found.map_err(unreachable)?.collect(),
+            Err(_) => return Err(unreachable(no_answer("no answer of the resolver", CONNECT_DEADLINE))),
+        };
+        let stream = dial_any(&addresses, deadline, random()).await.map_err(unreachable)?;
+        stream.set_nodelay(true).map_err(unreachable)?;
         Ok(stream)
     }
 
@@ -248,6 +248,33 @@ impl Ca {
         let message = status.message().chars().filter(|char| !char.is_control()).take(MAX_MESSAGE).collect();
         IssueError::Refused { ca: self.authority.clone(), code: status.code(), message }
     }
+}
+
+/// Connects to the first of `addresses` that answers. Each has its share of what is left, and `random` (in 0..1)
+/// says which is first: one that swallows what is sent to it must not stand before the others for ever.
+async fn dial_any(addresses: &[SocketAddr], deadline: Instant, random: f64) -> io::Result<TcpStream> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a small number")]
+    let first = (addresses.len() as f64 * random) as usize;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let order = addresses.iter().cycle().skip(first).take(addresses.len());
+    for (left, address) in (1..=addresses.len()).rev().zip(order) {
+        let now = Instant::now();
+        if now >= deadline {
+            break;
+        }
+        let share = (deadline - now) / u32::try_from(left).unwrap_or(u32::MAX);
+        let share = share.max(ADDRESS_SHARE_MIN);
+        last = match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error,
+            Err(_) => no_answer(&format!("no answer of {address}"), share),
+        };
+    }
+    Err(last)
+}
+
+fn no_answer(what: &str, within: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {:.1} s", within.as_secs_f64()))
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@
 //! the identity that the settings name, before anybody sees it. What fails leaves the old credentials
 //! in place.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::HashSet, sync::Arc, time::SystemTime};
 
 use ringmail_identity::{
-    BundleError, PeerError, SpiffeId, Svid, SvidError, TrustBundle, TrustDomain, UnixTime, Usage,
+    BundleError, PeerError, RootId, SpiffeId, Svid, SvidError, TrustBundle, TrustDomain, UnixTime, Usage,
 };
 use tokio::sync::watch;
 
@@ -76,6 +76,7 @@ pub(crate) struct Publisher {
     keep: Keep,
     held: Option<Held>,
     also_trusted: Vec<u8>,
+    removed: HashSet<RootId>,
     generation: u64,
 }
 
@@ -102,6 +103,7 @@ impl Publisher {
             keep: Box::new(|_| {}),
             held: None,
             also_trusted: Vec::new(),
+            removed: HashSet::new(),
             generation: 0,
         }
     }
@@ -133,20 +135,27 @@ impl Publisher {
 
     /// Takes another set of roots, in PEM, to be trusted beside those of the source, and publishes the
     /// held SVID with the new bundle. Roots that are unusable leave everything as it was.
+    ///
+    /// The held SVID is not verified again: an own certificate that has expired meanwhile must not keep a
+    /// root trusted that was removed.
     pub(crate) fn also_trust(&mut self, roots: &[u8]) -> Result<(), PublishError> {
         if roots == self.also_trusted {
             return Ok(());
         }
-        TrustBundle::from_pem(self.trust_domain.clone(), roots)?;
-        let Some(held) = &self.held else {
-            self.also_trusted = roots.to_vec();
-            return Ok(());
+        let next = TrustBundle::from_pem(self.trust_domain.clone(), roots)?;
+        let fresh = match &self.held {
+            Some(held) => Some((Arc::clone(&held.svid), self.bundle(&held.issued_roots, roots)?)),
+            None => None,
         };
-        let svid = Arc::clone(&held.svid);
-        let bundle = self.bundle(&held.issued_roots, roots)?;
-        self.publish(svid, bundle)?;
+        if let Some(before) = self.roots_in(&self.also_trusted) {
+            self.removed.extend(before.roots().iter().map(|root| root.id));
+        }
+        self.removed.retain(|root| !next.contains(root));
         self.also_trusted = roots.to_vec();
-        Ok(())
+        match fresh {
+            Some((svid, bundle)) => self.publish(svid, bundle),
+            None => Ok(()),
+        }
     }
 
     fn publish_new(&mut self, issued: &Issued) -> Result<(), PublishError> {
@@ -156,6 +165,7 @@ impl Publisher {
             return Err(PublishError::WrongIdentity { expected, got });
         }
         let bundle = self.bundle(&issued.roots, &self.also_trusted)?;
+        self.verify(&svid, &bundle)?;
         self.publish(Arc::clone(&svid), bundle)?;
         self.held = Some(Held { svid, issued_roots: issued.roots.clone() });
         Ok(())
@@ -168,7 +178,7 @@ impl Publisher {
     /// any more, so it leaves when neither channel carries it. Removing too early ends healthy
     /// connections, removing late costs nothing but time, and that time is bounded: a root that left the
     /// file makes the renewal loop ask the source again within
-    /// [`ROOT_REMOVED_SPREAD`](super::renew::ROOT_REMOVED_SPREAD). The union trusts nobody new: who may
+    /// [`ROOT_REMOVED_SPREAD`](super::schedule::ROOT_REMOVED_SPREAD), and again until it is not named. The union trusts nobody new: who may
     /// answer as the CA is decided by the file, and whoever may issue any identity gains nothing by
     /// adding a root.
     fn bundle(&self, issued_roots: &[u8], also_trusted: &[u8]) -> Result<Arc<TrustBundle>, BundleError> {
@@ -177,13 +187,17 @@ impl Publisher {
         Ok(Arc::new(bundle.with_aliases(&self.aliases)))
     }
 
-    fn publish(&mut self, svid: Arc<Svid>, bundle: Arc<TrustBundle>) -> Result<(), PublishError> {
+    fn verify(&self, svid: &Svid, bundle: &TrustBundle) -> Result<(), PublishError> {
         let now = unix_time(self.now());
         for usage in [Usage::Client, Usage::Server] {
             bundle
                 .verify(svid.chain(), usage, now)
                 .map_err(|cause| PublishError::Untrusted { usage, cause })?;
         }
+        Ok(())
+    }
+
+    fn publish(&mut self, svid: Arc<Svid>, bundle: Arc<TrustBundle>) -> Result<(), PublishError> {
         let credentials = Credentials::new(svid, bundle, self.generation + 1)?;
         self.generation += 1;
         self.sender.send_replace(Some(Arc::new(credentials)));
@@ -195,15 +209,14 @@ impl Publisher {
         self.sender.borrow().clone()
     }
 
-    /// Whether a root that `next` lacks and the held set of the file has would stay in the bundle
-    /// because the source named it.
-    pub(crate) fn lingers(&self, next: &[u8]) -> bool {
-        let roots = |pem: &[u8]| TrustBundle::from_pem(self.trust_domain.clone(), pem).ok();
-        let (Some(before), Some(next)) = (roots(&self.also_trusted), roots(next)) else { return false };
-        let Some(issued) = self.held.as_ref().and_then(|held| roots(&held.issued_roots)) else {
-            return false;
-        };
-        before.roots().iter().any(|root| !next.contains(&root.id) && issued.contains(&root.id))
+    /// Whether a root that has left the file is still trusted because the source named it.
+    pub(crate) fn lingers(&self) -> bool {
+        let issued = self.held.as_ref().and_then(|held| self.roots_in(&held.issued_roots));
+        issued.is_some_and(|issued| self.removed.iter().any(|root| issued.contains(root)))
+    }
+
+    fn roots_in(&self, pem: &[u8]) -> Option<TrustBundle> {
+        TrustBundle::from_pem(self.trust_domain.clone(), pem).ok()
     }
 
     /// The wall clock's time.

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::{
     kept::Kept,
     publisher::{PublishError, Publisher, system_time},
-    schedule::{random, renewal_after, retry_after},
+    schedule::{random, removal_check_after, renewal_after, retry_after},
     source::{IssueError, Issued, Source},
     status::{RefreshError, RefreshErrorReason},
 };
@@ -27,9 +27,6 @@ use crate::watched_file::WatchedFiles;
 /// How often the clocks and the watched file are looked at. A change needs two looks to be taken as
 /// complete and must be applied within a second.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
-/// Within this time a proxy asks the CA whether a root that left the file is gone for good. A thousand
-/// proxies that see the file change together then ask at the rate of 34 a second.
-pub(crate) const ROOT_REMOVED_SPREAD: Duration = Duration::from_secs(30);
 
 type Attempt = Pin<Box<dyn Future<Output = Result<Issued, IssueError>> + Send>>;
 
@@ -45,6 +42,8 @@ pub(crate) struct Renewal<S> {
     publisher: Publisher,
     roots: WatchedFiles,
     due: Due,
+    roots_refused: bool,
+    removal_checks: u32,
     failures: u32,
     expiry_told: u64,
 }
@@ -54,7 +53,16 @@ impl<S: Source> Renewal<S> {
     /// names.
     pub(crate) fn new(source: S, publisher: Publisher, roots: WatchedFiles) -> Self {
         let due = Due { steady: Instant::now(), wall: None };
-        Self { source: Arc::new(source), publisher, roots, due, failures: 0, expiry_told: 0 }
+        Self {
+            source: Arc::new(source),
+            publisher,
+            roots,
+            due,
+            roots_refused: false,
+            removal_checks: 0,
+            failures: 0,
+            expiry_told: 0,
+        }
     }
 
     /// Goes on with what an earlier process held; where it does not hold any more, the loop asks at once.
@@ -116,7 +124,14 @@ impl<S: Source> Renewal<S> {
     fn renewed(&mut self) {
         self.failures = 0;
         let now = self.publisher.now();
-        let next = self.schedule(now);
+        let mut next = self.schedule(now);
+        if self.publisher.lingers() {
+            next = next.min(self.hasten());
+        }
+        if self.roots_refused {
+            // Beside what the source names now, they may be usable.
+            self.roots.deliver_again();
+        }
         self.publisher.status().succeeded(now, now.checked_add(next));
         if let Some(credentials) = self.publisher.published() {
             info!(
@@ -176,15 +191,16 @@ impl<S: Source> Renewal<S> {
         let applied = match looked {
             Ok(contents) => {
                 let roots = contents.first().map_or(&[][..], |roots| roots.as_slice());
-                let lingers = self.publisher.lingers(roots);
-                self.trust(roots).map(|()| lingers).map_err(|error| error.to_string())
+                self.trust(roots).map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),
         };
+        self.roots_refused = applied.is_err();
         match applied {
-            Ok(lingers) => {
+            Ok(()) => {
                 self.publisher.status().repaired(RefreshErrorReason::Roots);
-                if lingers {
+                self.removal_checks = 0;
+                if self.publisher.lingers() {
                     self.hasten();
                 }
             }
@@ -210,10 +226,15 @@ impl<S: Source> Renewal<S> {
         Ok(())
     }
 
-    /// Asks the source soon, unless it is asked sooner anyway.
-    fn hasten(&mut self) {
-        let soon = Instant::now() + ROOT_REMOVED_SPREAD.mul_f64(random());
-        self.due.steady = self.due.steady.min(soon);
+    /// Asks the source again whether it still names a root that was removed, unless it is asked sooner
+    /// anyway. Answers how far off that is.
+    fn hasten(&mut self) -> Duration {
+        let pause = removal_check_after(self.removal_checks, random());
+        self.removal_checks = self.removal_checks.saturating_add(1);
+        if let Some(at) = Instant::now().checked_add(pause) {
+            self.due.steady = self.due.steady.min(at);
+        }
+        pause
     }
 
     fn tell_expiry(&mut self) {

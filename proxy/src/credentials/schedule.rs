@@ -26,6 +26,10 @@ const RETRY_MAX_WITHOUT: Duration = Duration::from_secs(3);
 /// Spread of a retry to both sides, as a share of the pause.
 const RETRY_SPREAD: f64 = 0.2;
 
+/// Within this time a proxy asks the CA whether a root that left the file is gone for good. A thousand
+/// proxies that see the file change together then ask at the rate of 34 a second.
+pub(crate) const ROOT_REMOVED_SPREAD: Duration = Duration::from_secs(30);
+
 /// How long after its issuance a certificate that lives for `life` is renewed. `random` is in 0..1.
 pub(crate) fn renewal_after(life: Duration, random: f64) -> Duration {
     spread(life.mul_f64(RENEW_AT), RENEW_SPREAD, random).max(RENEW_MIN)
@@ -42,6 +46,18 @@ pub(crate) fn retry_after(failures: u32, left: Duration, random: f64) -> Duratio
     let doublings = failures.saturating_sub(1).min(u32::BITS - 1);
     let pause = RETRY_FIRST.saturating_mul(1 << doublings).min(max);
     spread(pause, RETRY_SPREAD, random)
+}
+
+/// How long to wait before the source is asked for the (`asked` + 1)th time whether it still names a root that
+/// was removed. Doubled each time: a source may have its own reason to go on naming it. `random` is in 0..1.
+pub(crate) fn removal_check_after(asked: u32, random: f64) -> Duration {
+    match asked.checked_sub(1) {
+        None => ROOT_REMOVED_SPREAD.mul_f64(random.clamp(0.0, 1.0)),
+        Some(doublings) => {
+            let pause = ROOT_REMOVED_SPREAD.saturating_mul(1 << doublings.min(u32::BITS - 1));
+            spread(pause, RETRY_SPREAD, random)
+        }
+    }
 }
 
 fn spread(pause: Duration, share: f64, random: f64) -> Duration {
@@ -88,6 +104,14 @@ mod tests {
         assert_eq!(seconds(1, Duration::ZERO), 0.5);
         assert_eq!(seconds(100, Duration::ZERO), 3.0);
         assert!(retry_after(100, Duration::ZERO, 1.0) < Duration::from_secs(4));
+    }
+
+    #[test]
+    fn a_removed_root_is_asked_for_soon_and_then_ever_more_rarely() {
+        assert!(removal_check_after(0, 1.0) <= ROOT_REMOVED_SPREAD);
+        let pauses: Vec<u64> = (1..=4).map(|asked| removal_check_after(asked, 0.5).as_secs()).collect();
+        assert_eq!(pauses, [30, 60, 120, 240]);
+        assert!(removal_check_after(u32::MAX, 1.0) > Duration::from_secs(365 * 24 * 60 * 60));
     }
 
     #[test]

@@ -13,7 +13,12 @@ pub mod config_watch;
 mod directory;
 mod status;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use ringmail_policy::{Inbound, Outbound, Pod, Report, Resources, Settings};
 use tokio::{
@@ -23,13 +28,13 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{config::Config, snapshot::Snapshot};
-use directory::{Sight, Text};
+use directory::{DirectoryError, Sight, Text};
 pub use status::{DiscoveryError, Status};
 
 /// How often the directory is looked at: two looks and the reading stay well below a second.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Faults of one state that get a line of their own in the log; the status has them all.
-const FAULTS_LOGGED: usize = 10;
+/// Faults of one state that get a line of their own in the log, and so many reports; the status has them all.
+const LINES_LOGGED: usize = 10;
 
 /// The sending end of discovery.
 pub type SnapshotSender = watch::Sender<Option<Arc<Snapshot>>>;
@@ -45,8 +50,13 @@ pub struct Discovery {
     version: u64,
     seen: Option<Result<Sight, String>>,
     judged: Option<Result<Sight, String>>,
+    unread: Option<String>,
     in_force: Option<Sight>,
+    read: Read,
 }
+
+/// Reads what a look saw.
+type Read = fn(&Path, &Sight) -> Result<Vec<Text>, DirectoryError>;
 
 impl Discovery {
     /// Discovery as the settings say.
@@ -82,7 +92,9 @@ impl Discovery {
             version: 0,
             seen: None,
             judged: None,
+            unread: None,
             in_force: None,
+            read: directory::read,
         }
     }
 
@@ -109,15 +121,31 @@ impl Discovery {
         }
         match &now {
             Ok(sight) if self.in_force.as_ref() == Some(sight) => self.status.restored(),
-            Ok(sight) => match directory::read(&self.directory, sight) {
+            Ok(sight) => match (self.read)(&self.directory, sight) {
                 Ok(texts) if self.still(sight) => self.compile(&texts, sight),
                 // It changed while it was read: the next looks will see it settle.
                 Ok(_) => return,
-                Err(error) => self.refuse(&[error.to_string()]),
+                // Said of the system, not of the files: without any change the next look may read them.
+                Err(error @ DirectoryError::Read(_)) => return self.not_read(error.to_string()),
+                Err(
+                    error @ (DirectoryError::Look { .. }
+                    | DirectoryError::NotText { .. }
+                    | DirectoryError::TooManyFiles { .. }
+                    | DirectoryError::TooMuchText { .. }),
+                ) => self.refuse(&[error.to_string()]),
             },
             Err(error) => self.refuse(std::slice::from_ref(error)),
         }
+        self.unread = None;
         self.judged = Some(now);
+    }
+
+    /// Tells that a file cannot be read, once while it is so.
+    fn not_read(&mut self, error: String) {
+        if self.unread.as_ref() != Some(&error) {
+            self.refuse(std::slice::from_ref(&error));
+            self.unread = Some(error);
+        }
     }
 
     fn still(&self, sight: &Sight) -> bool {
@@ -148,20 +176,25 @@ impl Discovery {
     }
 
     fn tell_new(&self, reports: &[Report]) {
-        let told = self.status.reports();
-        for report in reports.iter().filter(|report| !told.contains(report)) {
-            warn!(%report, "policy not honoured as written");
+        let told: HashSet<String> = self.status.reports().iter().map(ToString::to_string).collect();
+        let mut fresh = reports.iter().map(ToString::to_string).filter(|report| !told.contains(report));
+        for report in fresh.by_ref().take(LINES_LOGGED) {
+            warn!(report, "policy not honoured as written");
+        }
+        let more = fresh.count();
+        if more > 0 {
+            warn!(more, "policy not honoured as written: more reports than are listed; /config_dump has all");
         }
     }
 
     fn refuse(&self, faults: &[String]) {
         let consequence =
             if self.version == 0 { "not ready without a policy" } else { "the last good one stays" };
-        for fault in faults.iter().take(FAULTS_LOGGED) {
+        for fault in faults.iter().take(LINES_LOGGED) {
             error!(fault, consequence, "policy refused");
         }
-        if faults.len() > FAULTS_LOGGED {
-            error!(more = faults.len() - FAULTS_LOGGED, "policy refused: more faults than are listed");
+        if faults.len() > LINES_LOGGED {
+            error!(more = faults.len() - LINES_LOGGED, "policy refused: more faults than are listed");
         }
         self.status.reject(faults.join("\n"));
     }

@@ -2,6 +2,7 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -9,7 +10,7 @@ use ringmail_policy::Mode;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::snapshot::Snapshots;
+use crate::{snapshot::Snapshots, watched_file::FileError};
 
 const STRICT: &str = "
 apiVersion: security.istio.io/v1
@@ -32,11 +33,17 @@ struct Scene {
 
 impl Scene {
     fn watching(directory: &Path, dir: tempfile::TempDir) -> Self {
+        Self::reading(directory, dir, directory::read)
+    }
+
+    fn reading(directory: &Path, dir: tempfile::TempDir, read: Read) -> Self {
         let (sender, snapshots) = watch::channel(None);
         let status = Arc::<Status>::default();
         let settings = Settings::new("cluster.local".parse().unwrap());
         let pod = Pod { namespace: "ignite".to_owned(), ..Pod::default() };
-        let discovery = Discovery::watching(directory.to_owned(), settings, pod, sender, Arc::clone(&status));
+        let mut discovery =
+            Discovery::watching(directory.to_owned(), settings, pod, sender, Arc::clone(&status));
+        discovery.read = read;
         tokio::spawn(discovery.run());
         Self { dir, snapshots, status }
     }
@@ -141,6 +148,27 @@ async fn a_missing_directory_is_not_an_empty_one() {
     assert!(scene.status.last_error().is_some());
     fs::rename(scene.dir.path().join("gone"), &path).unwrap();
     sleep(Duration::from_secs(1)).await;
+    assert!(scene.status.last_error().is_none());
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_for_a_while_is_read_again_and_told_once() {
+    /// As when the system is out of descriptors for the first second.
+    fn failing_at_first(directory: &Path, sight: &Sight) -> Result<Vec<Text>, DirectoryError> {
+        static FAILED: AtomicUsize = AtomicUsize::new(0);
+        if FAILED.fetch_add(1, Ordering::Relaxed) >= 3 {
+            return directory::read(directory, sight);
+        }
+        let source = std::io::Error::from_raw_os_error(nix::libc::EMFILE);
+        Err(FileError::Read { path: directory.join("a.yaml"), source }.into())
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.yaml"), STRICT).unwrap();
+    let path = dir.path().to_owned();
+    let mut scene = Scene::reading(&path, dir, failing_at_first);
+    scene.reaches(1).await;
+    assert_eq!(scene.mode(), Some(Mode::Strict));
+    assert_eq!(scene.status.rejected(), 1);
     assert!(scene.status.last_error().is_none());
 }
 

@@ -212,8 +212,8 @@ fn authorization(families: &mut Families, series: &Series, totals: &Totals, snap
         (&table::AUTHZ_TERMINATE, terminated),
     ];
     for (row, count) in rows {
-        // Without a destination there is no port that a policy could be about.
-        if count > 0 && series.destination.is_some() && snapshot.is_some() {
+        // Also of a folded series, which has no destination any more.
+        if count > 0 && snapshot.is_some() {
             families.count(row, labels(), count);
         }
     }

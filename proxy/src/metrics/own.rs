@@ -14,6 +14,7 @@ use crate::{
     admin::State,
     ledger::Page,
     record::{Direction, Protection},
+    telemetry,
 };
 
 /// Adds every family of this module.
@@ -27,6 +28,7 @@ pub(super) fn collect(families: &mut Families, state: &State, page: &Page) {
     families.count(&table::POLICY_REJECTED, Labels::new(), state.discovery_status.rejected());
     families.count(&table::ACCEPT_PAUSED, Labels::new(), state.limits.paused.load(Ordering::Relaxed));
     families.count(&table::ACCESS_LOG_DROPPED, Labels::new(), state.access_log.dropped());
+    families.count(&table::LOG_DROPPED, Labels::new(), telemetry::dropped());
     families.count(&table::FENCED, Labels::new(), u64::from(state.fence.is_closed()));
     families.count(&table::RESTARTS, Labels::new(), state.restarts);
 }

@@ -54,11 +54,9 @@ const ISTIO: &[&str] = &[
     "request_protocol", "response_flags", "connection_security_policy",
 ];
 const LEG: &[&str] = &["direction", "peer"];
-const MAYBE_TARGET: &[&str] = &["[target_addr]", "[target_ip]", "[target_port]"];
-const TARGET: &[&str] = &["target_addr", "target_ip", "target_port"];
+const TARGET: &[&str] = &["[target_addr]", "[target_ip]", "[target_port]"];
 const TLS: &[&str] = &["tls", "[no_tls_reason]", "[client_id]", "[server_id]"];
-const MAYBE_SERVER: &[&str] = &["[srv_group]", "[srv_kind]", "[srv_name]", "[srv_port]"];
-const SERVER: &[&str] = &["srv_group", "srv_kind", "srv_name", "srv_port"];
+const SERVER: &[&str] = &["[srv_group]", "[srv_kind]", "[srv_name]", "[srv_port]"];
 #[rustfmt::skip]
 const DESTINATION: &[&str] = &[
     "[dst_control_plane_ns]", "[dst_deployment]", "[dst_namespace]", "[dst_pod]", "[dst_serviceaccount]",
@@ -67,8 +65,8 @@ const DESTINATION: &[&str] = &[
 const AUTHORIZATION: &[&str] = &["[authz_group]", "[authz_kind]", "[authz_name]"];
 const CLIENT_TLS: &[&str] = &["tls", "[no_tls_reason]", "[client_id]"];
 
-const TRANSPORT: &[&[&str]] = &[LEG, MAYBE_TARGET, TLS, MAYBE_SERVER, DESTINATION];
-const TRANSPORT_CLOSE: &[&[&str]] = &[LEG, MAYBE_TARGET, TLS, MAYBE_SERVER, DESTINATION, &["errno"]];
+const TRANSPORT: &[&[&str]] = &[LEG, TARGET, TLS, SERVER, DESTINATION];
+const TRANSPORT_CLOSE: &[&[&str]] = &[LEG, TARGET, TLS, SERVER, DESTINATION, &["errno"]];
 const AUTHZ: &[&[&str]] = &[TARGET, SERVER, AUTHORIZATION, CLIENT_TLS];
 const DIRECTION_AND_REASON: &[&[&str]] = &[&["direction", "reason"]];
 const DIRECTION: &[&[&str]] = &[&["direction"]];
@@ -118,5 +116,6 @@ metrics! {
     ACCEPT_PAUSED = Counter "ringmail_accept_paused_total" &[], "How often accepting paused, at `max_connections` or out of descriptors.";
     PASSTHROUGH = Counter "ringmail_passthrough_connections_total" DIRECTION_AND_REASON, "Connections opened without mutual TLS, and why.";
     ACCESS_LOG_DROPPED = Counter "ringmail_access_log_dropped_total" &[], "Lines of the access log that were dropped because stdout was too slow.";
+    LOG_DROPPED = Counter "ringmail_log_dropped_total" &[], "Lines of the proxy's own log that were dropped because stderr was too slow.";
     RESTARTS = Counter "ringmail_data_plane_restarts_total" &[], "How often the data plane was started again after a crash.";
 }

@@ -218,6 +218,22 @@ fn decisions_name_the_resources_that_made_them() {
 }
 
 #[test]
+fn denials_are_counted_by_their_policy_also_in_the_middle_of_a_scan() {
+    let test = TestState::ready(STRICT);
+    for port in 1..=3000 {
+        let denied = test.open(0, Direction::Inbound, &format!("10.244.0.7:{port}"));
+        denied.decided_by(&"AuthorizationPolicy ignite/deny-thin rule 0");
+        denied.close(Reason::PolicyDenied, None);
+    }
+    let text = scrape(&test);
+    let lines = text.lines().filter(|line| line.starts_with("inbound_tcp_authz_deny_total{"));
+    let by_it = lines.filter(|line| line.contains("authz_name=\"deny-thin\""));
+    let counts: Vec<u64> = by_it.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect();
+    assert_eq!(counts.iter().sum::<u64>(), 3000);
+    assert!(counts.len() < 1000, "{}", counts.len());
+}
+
+#[test]
 fn handshakes_fall_into_cumulative_buckets() {
     let test = TestState::ready("");
     let _records = [0, 1, 1].map(|worker| test.mesh(worker, Direction::Inbound));

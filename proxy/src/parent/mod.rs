@@ -2,8 +2,8 @@
 //!
 //! It holds the listening sockets, so that connections which come while there is no data plane wait in
 //! the backlog instead of being refused, and the last credentials, so that the next data plane needs
-//! neither the CA nor a renewal. It looks into neither. It has one thread and no runtime, reads no
-//! network, and does nothing between a death and the next but wait, so that there is little to fail.
+//! neither the CA nor a renewal. It looks into neither. It has one thread (beside the log's) and no runtime,
+//! reads no network, and does nothing between a death and the next but wait, so that there is little to fail.
 //!
 //! - `handover`: what the two processes say to each other.
 //! - `restarts`: how soon the next data plane is started.

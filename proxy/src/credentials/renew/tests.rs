@@ -1,11 +1,13 @@
 use std::{fs, path::Path, sync::Mutex};
 
 use proptest::prelude::*;
+use ringmail_identity::MAX_ROOTS;
 use tokio::{task::JoinHandle, time::sleep};
 
 use super::*;
 use crate::{
     credentials::{
+        schedule::ROOT_REMOVED_SPREAD,
         status::Status,
         test_ca::{OWN, TestCa, TestClock, publisher},
     },
@@ -23,11 +25,17 @@ struct FakeSource {
     clock: TestClock,
     answer: Arc<Mutex<Answer>>,
     asked: Arc<Mutex<Vec<Instant>>>,
+    /// How long each answer takes.
+    takes: Arc<Mutex<Duration>>,
 }
 
 impl Source for FakeSource {
     async fn issue(&self) -> Result<Issued, IssueError> {
         self.asked.lock().unwrap().push(Instant::now());
+        let takes = *self.takes.lock().unwrap();
+        if !takes.is_zero() {
+            sleep(takes).await;
+        }
         (self.answer.lock().unwrap())(&self.clock)
     }
 }
@@ -72,7 +80,12 @@ impl Scene {
         let asked = Arc::default();
         let issuer = Arc::clone(&ca);
         let good: Answer = Box::new(move |clock| Ok(issuer.issue(OWN, clock.now(), LIFE)));
-        let source = FakeSource { clock: clock.clone(), answer: Arc::new(Mutex::new(good)), asked };
+        let source = FakeSource {
+            clock: clock.clone(),
+            answer: Arc::new(Mutex::new(good)),
+            asked,
+            takes: Arc::default(),
+        };
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("roots"), &ca.root).unwrap();
         let roots = WatchedFiles::new(vec![dir.path().join("roots")], LIMIT);
@@ -328,6 +341,86 @@ async fn a_root_that_left_the_file_makes_the_proxy_ask_whether_it_is_gone_for_go
     sleep(ROOT_REMOVED_SPREAD + Duration::from_secs(1)).await;
     assert_eq!(scene.roots(), 1);
     assert_eq!(scene.source.times(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_root_goes_also_when_the_own_certificate_has_expired() {
+    let scene = Scene::running();
+    let two = TestCa::new("two");
+    fs::write(scene.roots_file(), [scene.ca.root.as_str(), &two.root].concat()).unwrap();
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(scene.roots(), 2);
+    scene.source.answers(|_| Err(away()));
+    sleep(LIFE * 2).await;
+    fs::write(scene.roots_file(), &scene.ca.root).unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(scene.roots(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_on_its_way_while_a_root_leaves_the_file_is_not_the_last_word() {
+    let (scene, renewal) = Scene::new();
+    let two = Arc::new(TestCa::new("two"));
+    let both = [scene.ca.root.as_str(), &two.root].concat();
+    fs::write(scene.roots_file(), &both).unwrap();
+    let (ca, roots) = (Arc::clone(&two), both.clone().into_bytes());
+    scene
+        .source
+        .answers(move |clock| Ok(Issued { roots: roots.clone(), ..ca.issue(OWN, clock.now(), LIFE) }));
+    *scene.source.takes.lock().unwrap() = Duration::from_secs(60);
+    let scene = scene.run(renewal);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!((scene.source.times(), scene.roots()), (1, 0));
+    fs::write(scene.roots_file(), &two.root).unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(scene.roots(), 2, "the answer was given before");
+    *scene.source.takes.lock().unwrap() = Duration::ZERO;
+    let ca = Arc::clone(&two);
+    scene.source.answers(move |clock| Ok(ca.issue(OWN, clock.now(), LIFE)));
+    sleep(ROOT_REMOVED_SPREAD * 2).await;
+    assert_eq!(scene.roots(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_goes_on_naming_a_removed_root_is_asked_ever_more_rarely() {
+    let (scene, renewal) = Scene::new();
+    let two = Arc::new(TestCa::new("two"));
+    let both = [scene.ca.root.as_str(), &two.root].concat();
+    fs::write(scene.roots_file(), &both).unwrap();
+    let (ca, roots) = (Arc::clone(&two), both.into_bytes());
+    scene
+        .source
+        .answers(move |clock| Ok(Issued { roots: roots.clone(), ..ca.issue(OWN, clock.now(), LIFE) }));
+    let scene = scene.run(renewal);
+    sleep(Duration::from_secs(2)).await;
+    fs::write(scene.roots_file(), &two.root).unwrap();
+    sleep(LIFE / 2).await;
+    // At 0..30 s, and 30, 60, 120 and 240 s after one another.
+    assert!((5..=6).contains(&scene.source.times()), "{:?}", scene.source.asked());
+    let ca = Arc::clone(&two);
+    scene.source.answers(move |clock| Ok(ca.issue(OWN, clock.now(), LIFE)));
+    sleep(LIFE / 2).await;
+    assert_eq!(scene.roots(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn roots_that_do_not_fit_beside_the_sources_are_applied_once_they_do() {
+    let (scene, renewal) = Scene::new();
+    let others: String = (1..MAX_ROOTS).map(|number| TestCa::new(&number.to_string()).root).collect();
+    let (ca, roots) = (Arc::clone(&scene.ca), (scene.ca.root.clone() + &others).into_bytes());
+    scene
+        .source
+        .answers(move |clock| Ok(Issued { roots: roots.clone(), ..ca.issue(OWN, clock.now(), LIFE) }));
+    let scene = scene.run(renewal);
+    sleep(Duration::from_secs(2)).await;
+    fs::write(scene.roots_file(), scene.ca.root.clone() + &TestCa::new("late").root).unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!((scene.roots(), scene.errors(RefreshErrorReason::Roots)), (MAX_ROOTS, 1));
+    let ca = Arc::clone(&scene.ca);
+    scene.source.answers(move |clock| Ok(ca.issue(OWN, clock.now(), LIFE)));
+    sleep(LIFE * 6 / 10).await;
+    assert_eq!(scene.roots(), 2);
+    assert!(scene.status.last_error().is_none());
 }
 
 #[tokio::test(start_paused = true)]
