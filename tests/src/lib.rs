@@ -4,7 +4,7 @@
 //! every node for its own view. What they share is here: a world of pods with or without a mesh, and
 //! what the sidecars say of themselves. Everything needs root, Java 17 and Maven, and fails without.
 //!
-//! `RINGMAIL_NIGHTLY=1` runs each scenario on both Ignite versions and adds the long ones.
+//! `RINGMAIL_NIGHTLY=1` runs each scenario on both Ignite versions, `RINGMAIL_IGNITE=2.16.0` on that one.
 
 pub mod intruder;
 pub mod roots;

@@ -287,7 +287,8 @@ impl World {
     }
 }
 
-const STRICT: &str = "
+/// The policy that makes the whole mesh STRICT.
+pub const STRICT: &str = "
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: default, namespace: istio-system}
@@ -312,9 +313,19 @@ pub fn nightly() -> bool {
     std::env::var_os("RINGMAIL_NIGHTLY").is_some_and(|value| value == "1")
 }
 
-/// The Ignite versions to run a scenario on: both by night, the newer one otherwise.
+/// The Ignite versions to run a scenario on: the one that `RINGMAIL_IGNITE` names, both by night, the newer one
+/// otherwise.
 pub fn versions() -> Vec<IgniteVersion> {
-    if nightly() { vec![IgniteVersion::V2_16, IgniteVersion::V2_17] } else { vec![IgniteVersion::V2_17] }
+    let all = [IgniteVersion::V2_16, IgniteVersion::V2_17];
+    match std::env::var("RINGMAIL_IGNITE") {
+        Ok(named) => {
+            let chosen: Vec<_> = all.into_iter().filter(|version| version.as_str() == named).collect();
+            assert!(!chosen.is_empty(), "RINGMAIL_IGNITE={named:?}: expected 2.16.0 or 2.17.0");
+            chosen
+        }
+        Err(_) if nightly() => all.to_vec(),
+        Err(_) => vec![IgniteVersion::V2_17],
+    }
 }
 
 /// Runs `step` and says how long it took.

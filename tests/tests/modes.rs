@@ -20,7 +20,7 @@ use ringmail_tests::{
     Shape, World, intruder, said,
     streams::{OWN_PORT, listen},
     versions,
-    world::{CLIENT, RING, SERVICE_ACCOUNT, STRANGER},
+    world::{CLIENT, RING, SERVICE_ACCOUNT, STRANGER, STRICT},
 };
 use rustls::pki_types::PrivateKeyDer;
 
@@ -179,6 +179,25 @@ spec:
   - from: [{source: {principals: [cluster.local/ns/ignite/sa/guest]}}]
     to: [{operation: {ports: ['10800']}}]
 ";
+
+#[test]
+fn a_silent_plaintext_connection_does_not_outlive_the_policy_that_let_it_in() {
+    let world = World::new(versions()[0], Shape { strict: false, ..Shape::strict() }).unwrap();
+    let (stranger, node) = (world.pod(STRANGER).unwrap(), world.pod("n1").unwrap());
+    let application = listen(node).unwrap();
+    let to = SocketAddr::new(node.ip(), OWN_PORT);
+    let mut silent = wire::connect(stranger.namespace(), to).unwrap();
+    // Its sidecar has dialled the application, in case that is the one to speak first. It is not.
+    let (mut dialled, _) = application.accept().unwrap();
+    sleep(Duration::from_millis(500));
+    world.files.write_policy("strict", STRICT).unwrap();
+    assert!(is_reset(&silent, CLOSED_WITHIN), "still open under STRICT");
+    assert!(silent.write_all(b"plaintext").is_err());
+    dialled.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let end = dialled.read(&mut [0; 16]).map_err(|error| error.kind());
+    assert_eq!(end, Err(ErrorKind::ConnectionReset), "the application read something or an end in order");
+    assert_eq!(said::ended(&world.sidecars["n1"], node, "mode_changed").unwrap(), 1.0);
+}
 
 #[test]
 fn a_policy_that_denies_one_identity_closes_its_live_connection_within_a_second_and_no_other() {

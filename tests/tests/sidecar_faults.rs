@@ -6,7 +6,12 @@
     reason = "a step that fails fails its scenario, in a helper too"
 )]
 
-use std::{io, net::SocketAddr, thread::sleep, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use ringmail_lab::{
     ignite::{DISCOVERY_PORT, EventKind, IgniteVersion, THIN_PORT},
@@ -25,6 +30,10 @@ const AWAY_LONG: Duration = Duration::from_millis(3_500);
 /// The others have failed the node after 10 s; it gives up the last of them after 13.3 s. Until then it is
 /// fenced, but hears from those it is still connected to.
 const AWAY_LONGER_THAN_THE_RING_WAITS: Duration = Duration::from_secs(11);
+
+/// A new data plane starts, is given its credentials by the parent, and takes what waits in the backlog. On a
+/// machine whose cores are shared with the ring, with the time to get one of them.
+const CRASH_DELAYS: Duration = Duration::from_millis(250);
 
 /// Each side has given up the other.
 const AWAY_TOO_LONG: Duration = Duration::from_secs(15);
@@ -113,29 +122,50 @@ fn a_sidecar_that_is_back_before_its_node_gives_up_the_ring_costs_that_node_whic
 }
 
 #[test]
-fn a_node_whose_sidecar_is_away_for_fifteen_seconds_is_fenced_until_it_has_restarted() {
+fn a_node_whose_sidecar_is_gone_for_fifteen_seconds_is_fenced_until_it_has_restarted() {
     for version in versions() {
-        for away in [Away::Killed, Away::Stopped] {
-            let mut world = World::with_ring(version, Shape::strict()).unwrap();
-            let load = world.load().unwrap();
-            be_away(&mut world, away, AWAY_TOO_LONG);
-            is_fenced(&mut world);
-            the_others_serve_on(&mut world);
-            // Another sidecar knows it still.
-            world.sidecar("n2").unwrap().kill9().unwrap();
-            world.restart_proxy("n2").unwrap();
-            is_fenced(&mut world);
-            nothing_lost(&load, u64::MAX).unwrap();
-
-            if world.ring().node_mut("n2").unwrap().is_running().unwrap() {
-                world.ring().node_mut("n2").unwrap().kill9().unwrap();
-            }
-            world.wait_ready("n2").unwrap();
-            world.restart_node("n2").unwrap();
-            world.ring().wait_whole(3).unwrap();
-            wire::thin_handshake(world.pod(CLIENT).unwrap().namespace(), thin_port_of_n2(&world)).unwrap();
-        }
+        let mut world = World::with_ring(version, Shape::strict()).unwrap();
+        let load = world.load().unwrap();
+        be_away(&mut world, Away::Killed, AWAY_TOO_LONG);
+        is_fenced(&mut world);
+        the_others_serve_on(&mut world);
+        // Another sidecar knows it still.
+        world.sidecar("n2").unwrap().kill9().unwrap();
+        world.restart_proxy("n2").unwrap();
+        is_fenced(&mut world);
+        nothing_lost(&load, u64::MAX).unwrap();
+        n2_joins_again(&mut world);
     }
+}
+
+#[test]
+fn a_node_whose_sidecar_is_stopped_for_fifteen_seconds_stops_by_itself_or_is_fenced() {
+    for version in versions() {
+        let mut world = World::with_ring(version, Shape::strict()).unwrap();
+        let load = world.load().unwrap();
+        be_away(&mut world, Away::Stopped, AWAY_TOO_LONG);
+        // The kernel takes what the node dials meanwhile, so that it gives up the others later, or not at all.
+        if world.ring().node_mut("n2").unwrap().wait_exit(Duration::from_secs(15)).is_ok() {
+            assert!(world.ring().node("n2").unwrap().is_segmented(), "{version}: n2 was not segmented");
+            println!("{version}: n2 segmented and stopped");
+        } else {
+            is_fenced(&mut world);
+            println!("{version}: n2 is fenced");
+        }
+        the_others_serve_on(&mut world);
+        nothing_lost(&load, u64::MAX).unwrap();
+        n2_joins_again(&mut world);
+    }
+}
+
+fn n2_joins_again(world: &mut World) {
+    if world.ring().node_mut("n2").unwrap().is_running().unwrap() {
+        world.ring().node_mut("n2").unwrap().kill9().unwrap();
+    }
+    world.wait_ready("n2").unwrap();
+    world.restart_node("n2").unwrap();
+    world.ring().wait_whole(3).unwrap();
+    wire::thin_handshake(world.pod(CLIENT).unwrap().namespace(), thin_port_of_n2(world)).unwrap();
 }
 
 #[test]
@@ -238,13 +268,18 @@ fn a_data_plane_that_crashes_twenty_times_in_a_row_delays_connections_by_millise
         let mut world = World::with_ring(version, Shape::strict()).unwrap();
         let load = world.load().unwrap();
         load.mark().unwrap();
+        let mut delays = Vec::new();
         for _ in 0..20 {
             let data_plane = world.sidecar("n2").unwrap().data_plane().unwrap();
             assert_eq!(data_plane.len(), 1, "{data_plane:?}");
             let pid = nix::unistd::Pid::from_raw(i32::try_from(data_plane[0]).unwrap());
             nix::sys::signal::kill(pid, Signal::SIGABRT).unwrap();
+            delays.push(delay_of_a_new_connection(&world));
             sleep(Duration::from_millis(500));
         }
+        delays.sort();
+        println!("{version}: connections during a crash are served after {delays:?}");
+        assert!(delays[10] < CRASH_DELAYS, "median {:?}", delays[10]);
         sleep(Duration::from_secs(12));
         let view = world.ring().assert_whole(3).unwrap();
         assert_eq!(view.version, 3, "{version}: the topology changed");
@@ -257,4 +292,15 @@ fn a_data_plane_that_crashes_twenty_times_in_a_row_delays_connections_by_millise
         let metrics = said::metrics(&world.sidecars["n2"], pod).unwrap();
         assert_eq!(said::sum(&metrics, "ringmail_data_plane_restarts_total", &[]), 20.0);
     }
+}
+
+/// How long a client that dials n2 while its data plane dies waits for an answer. What the dying one had
+/// accepted is cut, and dialled again.
+fn delay_of_a_new_connection(world: &World) -> Duration {
+    let from = world.pod(CLIENT).unwrap().namespace();
+    let began = Instant::now();
+    while let Err(error) = wire::thin_handshake(from, thin_port_of_n2(world)) {
+        assert!(began.elapsed() < Duration::from_secs(5), "{error:#}");
+    }
+    began.elapsed()
 }
