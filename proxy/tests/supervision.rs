@@ -1,7 +1,5 @@
 //! A data plane that misses a part ends, so that its parent starts a whole one.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails fails its test")]
-
 use std::{
     fs::{self, File},
     net::TcpListener,
