@@ -74,15 +74,24 @@ unwanted_crates() {
 
 # Each command says by itself that it failed: a step that is counted does not end at the first error.
 release_binary() {
-    local binary=target/release/ringmail-proxy bytes libraries library
+    local binary=target/release/ringmail-proxy bytes
     cargo build --locked --release -p ringmail-proxy || return 1
     bytes=$(stat -c %s "$binary") || return 1
     echo "ringmail-proxy: $bytes bytes, at most $PROXY_LIMIT_BYTES"
     ((bytes <= PROXY_LIMIT_BYTES)) || return 1
-    libraries=$(readelf -d "$binary") || return 1
+    needs_glibc_alone "$binary" || return 1
+    # The others are linked in the same way; their debug builds are at hand.
+    for binary in target/debug/{ringmail,ringmail-ca,ringmail-init}; do
+        needs_glibc_alone "$binary" || return 1
+    done
+}
+
+needs_glibc_alone() {
+    local libraries library
+    libraries=$(readelf -d "$1") || return 1
     libraries=$(sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' <<<"$libraries")
+    echo "$1 needs $(tr '\n' ' ' <<<"$libraries")"
     for library in $libraries; do
-        echo "needs $library"
         [[ $library =~ $GLIBC ]] || { echo "$library is not glibc's"; return 1; }
     done
 }
@@ -164,7 +173,7 @@ test | e2e)
 esac
 
 if [[ $SUITE != e2e ]]; then
-    step "release binary of the proxy" release_binary
+    step "release binaries" release_binary
 fi
 
 if ((failed)); then

@@ -201,7 +201,7 @@ impl Reader<'_> {
 
     fn log_level(&mut self) -> Option<String> {
         let text = self.text("log-level")?;
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&text) {
+        if let Err(error) = text.parse::<tracing_subscriber::filter::Targets>() {
             self.fault("log-level", &text, &format!("a level or a filter ({error})"));
         }
         Some(text)

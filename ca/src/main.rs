@@ -8,7 +8,9 @@ use ringmail_ca::audit;
 use ringmail_ca::config::{self, LogFormat, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    Layer as _, Registry, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// EX_USAGE of sysexits.
 const USAGE: u8 = 64;
@@ -61,10 +63,13 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
 
 /// The audit lines pass whatever the level is.
 fn start_log(settings: &Settings) {
-    let filter = format!("{},{}=info", settings.log_level, audit::TARGET);
-    let subscriber = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter));
-    match settings.log_format {
-        LogFormat::Json => subscriber.json().flatten_event(true).init(),
-        LogFormat::Text => subscriber.with_ansi(false).init(),
-    }
+    // The settings have been checked: what cannot be parsed here does not arrive.
+    let chosen: Targets = settings.log_level.parse().unwrap_or_default();
+    let filter = chosen.with_target(audit::TARGET, tracing::Level::INFO);
+    let lines = fmt::layer::<Registry>();
+    let lines = match settings.log_format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }

@@ -16,7 +16,7 @@ use std::{
 
 use tracing::Subscriber;
 use tracing_subscriber::{
-    EnvFilter, Layer as _, Registry, layer::SubscriberExt as _, registry::LookupSpan, reload,
+    Layer as _, Registry, filter::Targets, layer::SubscriberExt as _, registry::LookupSpan, reload,
     util::SubscriberInitExt as _,
 };
 
@@ -60,7 +60,7 @@ pub enum TelemetryError {
 /// Changes the level of a running log.
 #[derive(Clone)]
 pub struct Telemetry {
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
 }
 
 /// Sets up the log of this process; panics go there as well.
@@ -155,10 +155,8 @@ where
     Ok((Telemetry { filter: handle }, tracing_subscriber::registry().with(filter).with(lines)))
 }
 
-fn parse(filter: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::builder()
-        .parse(filter)
-        .map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })
+fn parse(filter: &str) -> Result<Targets, TelemetryError> {
+    filter.parse().map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })
 }
 
 #[cfg(test)]

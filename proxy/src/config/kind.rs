@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use ringmail_identity::TrustDomain;
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::{
     choice::{AccessLogFormat, Choice, IdentitySource, LogFormat, OutboundOutside},
@@ -307,7 +307,7 @@ fn is_segment(text: &str) -> bool {
 }
 
 fn is_log_filter(text: &str) -> bool {
-    !text.is_empty() && EnvFilter::builder().parse(text).is_ok()
+    !text.is_empty() && text.parse::<Targets>().is_ok()
 }
 
 fn is_keepalive(duration: Duration) -> bool {

@@ -8,7 +8,7 @@ use std::{env, fs, io, path::Path};
 const SCRIPT: &str = "INPUT(-l:libgcc_eh.a)\n";
 
 fn main() -> io::Result<()> {
-    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=../static_unwinder.rs");
     // Other C libraries bring unwinders of their own.
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux")
         || env::var("CARGO_CFG_TARGET_ENV").as_deref() != Ok("gnu")
