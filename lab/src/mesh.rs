@@ -165,6 +165,19 @@ pub fn find_programs() -> Result<PathBuf> {
         })
 }
 
+/// Where temporary folders can be made that every user reaches: the system's place for them, or, where that is one
+/// user's own, one of the places that are everybody's.
+pub fn shared_temporary_place() -> Result<PathBuf> {
+    first_shared(&[std::env::temp_dir(), PathBuf::from("/tmp"), PathBuf::from("/var/tmp")])
+}
+
+fn first_shared(places: &[PathBuf]) -> Result<PathBuf> {
+    let reachable = |place: &PathBuf| place.is_dir() && !place.ancestors().any(is_closed);
+    places.iter().find(|place| reachable(place)).cloned().with_context(|| {
+        format!("{places:?}: expected one that every user may pass through, for the proxy runs as another")
+    })
+}
+
 /// Whether others may not pass through a folder.
 fn is_closed(folder: &Path) -> bool {
     fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0)
@@ -194,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_token_is_granted_once_and_a_workload_is_announced_at_both_its_addresses() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir_in(shared_temporary_place().unwrap()).unwrap();
         let network = Network::create(&["n1"]).unwrap();
         let pod = network.pod("n1").unwrap();
         let files = files(folder.path());
@@ -217,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_named_with_the_command_that_builds_it() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir_in(shared_temporary_place().unwrap()).unwrap();
         let error =
             MeshFiles::create(folder.path(), Some(&folder.path().join("none"))).unwrap_err().to_string();
         assert!(error.contains("ringmail-ca") && error.contains("cargo build"), "{error}");
@@ -225,9 +238,22 @@ mod tests {
 
     #[test]
     fn a_folder_that_the_proxy_cannot_reach_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir_in(shared_temporary_place().unwrap()).unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
         let error = MeshFiles::create(&folder.path().join("mesh"), None).unwrap_err().to_string();
         assert!(error.contains("is closed to others"), "{error}");
+    }
+
+    #[test]
+    fn a_temporary_place_of_one_user_s_own_is_passed_over() {
+        let place = tempfile::tempdir_in(shared_temporary_place().unwrap()).unwrap();
+        let (own, shared) = (place.path().to_owned(), PathBuf::from("/tmp"));
+        let inside = own.join("inside");
+        fs::create_dir(&inside).unwrap();
+        fs::set_permissions(&own, Permissions::from_mode(0o700)).unwrap();
+        let missing = PathBuf::from("/no/such/place");
+        assert_eq!(first_shared(&[missing.clone(), inside.clone(), own, shared.clone()]).unwrap(), shared);
+        let error = first_shared(&[missing, inside]).unwrap_err().to_string();
+        assert!(error.contains("/no/such/place") && error.contains("every user"), "{error}");
     }
 }

@@ -14,7 +14,7 @@ use ringmail_lab::{
         Atomicity, Formation, IgniteNode, IgniteVersion, Installation, LoadShape, NodeSettings, Progress,
         Ring, THIN_PORT, ThinLoad, View,
     },
-    mesh::MeshFiles,
+    mesh::{MeshFiles, shared_temporary_place},
     network::{Network, Pod},
     sidecar::{Sidecar, SidecarSettings},
 };
@@ -339,7 +339,7 @@ pub fn timed<T>(what: &str, step: impl FnOnce() -> Result<T>) -> Result<T> {
 /// A folder of its own for a scenario's logs, open to the proxy's user. It is kept when the scenario
 /// fails, so that its logs can be read.
 fn scenario_folder() -> Result<PathBuf> {
-    let base = std::env::temp_dir().join("ringmail-e2e");
+    let base = shared_temporary_place()?.join("ringmail-e2e");
     std::fs::create_dir_all(&base)?;
     let folder = tempfile::Builder::new().prefix("scenario-").tempdir_in(&base)?.keep();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);

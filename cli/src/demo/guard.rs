@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::Pid;
-use ringmail_lab::netns::sweep_leftovers;
+use ringmail_lab::{mesh::shared_temporary_place, netns::sweep_leftovers};
 
 use crate::command_line::DemoArgs;
 use crate::{Answer, output};
@@ -33,7 +33,10 @@ pub(super) fn run(args: &DemoArgs) -> Result<Answer> {
     INTERRUPTS.into_iter().chain([Signal::SIGCHLD]).for_each(|signal| signals.add(signal));
     // Before anything is started: from here on an interrupt waits until somebody looks.
     signals.thread_block().context("block signals")?;
-    let scratch = tempfile::Builder::new().prefix("ringmail-demo-").tempdir().context("make a folder")?;
+    let scratch = tempfile::Builder::new()
+        .prefix("ringmail-demo-")
+        .tempdir_in(shared_temporary_place()?)
+        .context("make a folder")?;
     let folder = match &args.keep {
         Some(keep) => keep_folder(keep)?,
         None => scratch.path().to_owned(),
