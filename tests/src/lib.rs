@@ -1,6 +1,6 @@
 //! End-to-end scenarios: real Ignite rings, real rules, real sidecars, in network namespaces.
 //!
-//! Each file under `tests/` is a family of scenarios of the table in the README; each scenario asks
+//! Each file under `tests/` is a family of scenarios, and each scenario asks
 //! every node for its own view. What they share is here: a world of pods with or without a mesh, and
 //! what the sidecars say of themselves. Everything needs root, Java 17 and Maven, and fails without.
 //!

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails fails its scenario, in a helper too")]
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::Shutdown,
     thread::{self, sleep},
     time::{Duration, Instant},
@@ -162,6 +162,32 @@ fn one_round(
             .collect();
         running.into_iter().map(|stream| stream.join().unwrap()).sum()
     })
+}
+
+#[test]
+fn a_leg_that_swallows_data_dies_within_ten_seconds_and_an_idle_one_does_not() {
+    let world = World::new(versions()[0], Shape::strict()).unwrap();
+    let (client, node) = (world.pod(CLIENT).unwrap(), world.pod("n1").unwrap());
+    let listener = listen(node).unwrap();
+    let (mut near, mut far) = pair(client, node, &listener).unwrap();
+    let (mut idle_near, mut idle_far) = pair(client, node, &listener).unwrap();
+    near.write_all(b"before").unwrap();
+    far.read_exact(&mut [0; 6]).unwrap();
+    let client_ip = client.ip().to_string();
+    let drop_from_client = ["INPUT", "-s", &client_ip, "-j", "DROP"];
+    node.namespace().run("iptables", &[&["-I"][..], &drop_from_client].concat()).unwrap();
+    let began = Instant::now();
+    near.write_all(b"into the void").unwrap();
+    let error = near.read(&mut [0]).unwrap_err();
+    let took = began.elapsed();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    assert!((Duration::from_secs(8)..Duration::from_secs(10)).contains(&took), "{took:?}");
+    assert_eq!(said::ended(&world.sidecars[CLIENT], client, "black_holed").unwrap(), 1.0);
+    node.namespace().run("iptables", &[&["-D"][..], &drop_from_client].concat()).unwrap();
+    idle_near.write_all(b"still here").unwrap();
+    let mut heard = [0; 10];
+    idle_far.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"still here");
 }
 
 #[test]

@@ -202,8 +202,8 @@ settings! {
     permissive_wait: Duration = kind::WAIT, text("200ms"), RESTART;
     /// How long a connection may stay half closed without a byte.
     half_close_timeout: Duration = kind::DURATION, text("1h"), RESTART;
-    /// How long sent data may stay unacknowledged between the sidecars. A closed window does not count.
-    blackhole_timeout: Duration = kind::DURATION, text("10s"), RESTART;
+    /// How long sent data may stay unacknowledged between the sidecars. A closed window does not count. It is looked at twice a second, and a ring waits for 10 s.
+    blackhole_timeout: Duration = kind::DURATION, text("9s"), RESTART;
     /// Idle time before the first keepalive probe.
     keepalive_time: Duration = kind::KEEPALIVE, text("30s"), RESTART;
     /// Time between keepalive probes.
