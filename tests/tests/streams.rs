@@ -19,6 +19,9 @@ use ringmail_tests::{
 /// What a sidecar may hold per direction of a connection whose reader has stopped.
 const HELD_AT_MOST_KIB: u64 = 600;
 
+/// Resident memory that a run may add to what an equal one before it left: arenas of the allocator fill unevenly.
+const GROWS_AT_MOST_KIB: u64 = 4 * 1024;
+
 /// Connections whose readers stop at once, so that what each holds stands out of the noise.
 const STOPPED_READERS: u64 = 20;
 
@@ -99,7 +102,10 @@ fn sixty_four_streams_of_random_bytes_with_random_half_closes_match_and_leave_no
         [CLIENT, "n1"].iter().map(|name| world.sidecar(name).unwrap().data_plane().unwrap()[0]).collect();
     let (client, node) = (world.pod(CLIENT).unwrap(), world.pod("n1").unwrap());
     let listener = listen(node).unwrap();
-    one_round(client, node, &listener, 8, 0); // allocators and runtimes are warm now
+    // What as many connections at once need is kept by the allocator, and is no leak.
+    for warming_up in 0..2 {
+        one_round(client, node, &listener, STREAMS, 1_000_000 + warming_up);
+    }
     sleep(Duration::from_secs(1));
     let before: Vec<_> = planes.iter().map(|pid| holds(*pid).unwrap()).collect();
     let end = Instant::now() + how_long;
@@ -120,7 +126,7 @@ fn sixty_four_streams_of_random_bytes_with_random_half_closes_match_and_leave_no
         };
         println!("{name}: descriptors {} -> {}, resident {} -> {} KiB", before.0, after.0, before.1, after.1);
         assert!(after.0 <= before.0, "{name}: descriptors {} -> {}", before.0, after.0);
-        assert!(after.1 < before.1 + 8 * 1024, "{name}: resident {} -> {} KiB", before.1, after.1);
+        assert!(after.1 < before.1 + GROWS_AT_MOST_KIB, "{name}: resident {} -> {} KiB", before.1, after.1);
     }
 }
 
