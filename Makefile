@@ -4,7 +4,7 @@
 .PHONY: help demo test e2e nightly
 
 help:
-	@echo "make demo     a real Ignite ring, first plain, then inside the mesh: about two minutes with warm caches"
+	@echo "make demo     a real Ignite ring, first plain, then inside the mesh: half a minute once it is built"
 	@echo "make test     everything that CI runs: lints, unit, property and namespace tests, Ignite scenarios"
 	@echo "make e2e      the Ignite scenarios alone"
 	@echo "make nightly  make test with every scenario on every version of Ignite, and the long ones"
