@@ -54,6 +54,8 @@ pub struct Shape {
     pub ca: CaSettings,
     /// What every sidecar is told.
     pub sidecar: SidecarSettings,
+    /// Whether nodes keep Ignite's own settings for what they bind: every address, the first free port of a range.
+    pub bind_all: bool,
     /// The mesh's mode for every port; `None` leaves PERMISSIVE.
     pub strict: bool,
 }
@@ -64,7 +66,7 @@ impl Shape {
         let mut meshed = RING.to_vec();
         meshed.push(CLIENT);
         let sidecar = SidecarSettings::new(SERVICE_ACCOUNT);
-        Self { meshed, ca: CaSettings::default(), sidecar, strict: true }
+        Self { meshed, ca: CaSettings::default(), sidecar, bind_all: false, strict: true }
     }
 
     /// Nobody in a mesh.
@@ -197,7 +199,7 @@ impl World {
             names.iter().map(|name| self.network.pod(name)).collect()
         };
         let (pods, listed) = (pods(names)?, pods(listed)?);
-        let settings = NodeSettings::new(listed);
+        let settings = NodeSettings { bind_all: self.shape.bind_all, ..NodeSettings::new(listed) };
         let ring = Ring::form_with(&self.installation, &pods, formation, settings, &self.folder)?;
         let formed_in = ring.formed_in();
         self.ring = Some(ring);

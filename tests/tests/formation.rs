@@ -51,11 +51,28 @@ fn three_nodes_form_one_ring_ten_times_at_once_and_one_after_another_as_fast_as_
     }
 }
 
+#[test]
+fn a_ring_that_binds_every_address_and_may_take_other_ports_forms_as_fast_as_without_a_mesh() {
+    for version in versions() {
+        let formed_in = |shape: Shape| {
+            let mut world = World::new(version, Shape { bind_all: true, ..shape }).unwrap();
+            let took = world.form(&RING, Formation::OneAfterAnother).unwrap();
+            world.ring().assert_whole(3).unwrap();
+            assert_no_refused_join(&mut world);
+            took
+        };
+        let (bare, meshed) = (formed_in(Shape::plain()), formed_in(Shape::strict()));
+        println!("{version}: with ignite's own settings {bare:?}, in the mesh {meshed:?}");
+        assert!(meshed < bare + SLOWER_AT_MOST, "{meshed:?}, without a mesh {bare:?}");
+    }
+}
+
 fn assert_no_refused_join(world: &mut World) {
     for name in RING {
         let log = world.ring().node(name).unwrap().log_text();
-        let refused =
-            log.lines().find(|line| line.contains("JOIN_IMPOSSIBLE") || line.contains("Failed to start"));
+        let refused = log
+            .lines()
+            .find(|line| line.contains("Impossible to continue join") || line.contains("Failed to start"));
         assert_eq!(refused, None, "{name}");
     }
 }

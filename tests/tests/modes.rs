@@ -105,6 +105,8 @@ fn wrong_identity_is_not_dialled_into(world: &mut World) {
     let mut stream = wire::connect(world.pod("n1").unwrap().namespace(), to).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    let n1 = world.pod("n1").unwrap();
+    assert_eq!(said::ended(&world.sidecars["n1"], n1, "identity_mismatch").unwrap(), 1.0);
     let lines = said::access_lines(&world.sidecars["n1"], &["reason=identity_mismatch"]);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("sa/somebody-else") && lines[0].contains("sa/ignite"), "{}", lines[0]);

@@ -24,7 +24,7 @@ import org.apache.ignite.spi.discovery.tcp.ipfinder.vm.TcpDiscoveryVmIpFinder;
 /**
  * One server node with the defaults of Ignite: what is set here is its address list, its name and the size of its data region.
  *
- * Arguments: {@code name=} {@code addresses=a,b,c} {@code host=} (empty binds every address) {@code work=}.
+ * Arguments: {@code name=} {@code addresses=a,b,c} {@code host=} (empty binds every address, and any port of the range) {@code work=}.
  */
 public final class Node {
     private static final long REGION_BYTES = 256L << 20;
@@ -66,7 +66,8 @@ public final class Node {
         TcpDiscoveryVmIpFinder finder = new TcpDiscoveryVmIpFinder();
         finder.setAddresses(Arrays.asList(Control.argument(args, "addresses", "127.0.0.1").split(",")));
         TcpDiscoverySpi discovery = new TcpDiscoverySpi();
-        discovery.setLocalPortRange(0);
+        if (!host.isEmpty())
+            discovery.setLocalPortRange(0);
         discovery.setIpFinder(finder);
 
         IgniteConfiguration cfg = new IgniteConfiguration();
