@@ -28,6 +28,9 @@ const HANDSHAKE_DEADLINE: &str = "2s";
 /// By then every hostile connection must have ended.
 const ENDED_WITHIN: Duration = Duration::from_secs(20);
 
+/// A handshake and two dials, on a busy machine; far below the 15 s after which silence is given up.
+const GOOD_CLIENT_WITHIN: Duration = Duration::from_secs(2);
+
 const STATS_PORT: u16 = 15020;
 const LINKERD_PORT: u16 = 4191;
 const CA_PORT: u16 = 15012;
@@ -224,4 +227,21 @@ fn the_admin_port_is_closed_to_other_pods() {
         stream.read_exact(&mut byte).ok()
     });
     assert!(answered.is_none(), "the admin port answered another pod");
+}
+
+#[test]
+fn connections_that_say_nothing_take_no_turn_at_the_handshake_from_others() {
+    let world = World::new(versions()[0], Shape::strict().with("max_handshakes", "2")).unwrap();
+    let (client, node, stranger) =
+        (world.pod(CLIENT).unwrap(), world.pod("n1").unwrap(), world.pod(STRANGER).unwrap());
+    let listener = listen(node).unwrap();
+    let to = SocketAddr::new(node.ip(), OWN_PORT);
+    let silent: Vec<_> = (0..10).map(|_| wire::connect(stranger.namespace(), to).unwrap()).collect();
+    sleep(Duration::from_millis(300));
+    let began = Instant::now();
+    let (mut near, mut far) = pair(client, node, &listener).unwrap();
+    near.write_all(b"good").unwrap();
+    far.read_exact(&mut [0; 4]).unwrap();
+    assert!(began.elapsed() < GOOD_CLIENT_WITHIN, "{:?}", began.elapsed());
+    drop(silent);
 }
