@@ -72,7 +72,7 @@ fn good() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("connect_timeout", "20s", "20s", json!("20s")),
         ("permissive_wait", "50ms", "50ms", json!("50ms")),
         ("half_close_timeout", "2h", "2h", json!("2h")),
-        ("blackhole_timeout", "9s", "9s", json!("9s")),
+        ("blackhole_timeout", "8s", "8s", json!("8s")),
         ("keepalive_time", "60s", "60s", json!("1m")),
         ("keepalive_interval", "5s", "5s", json!("5s")),
         ("keepalive_probes", "9", "9", json!(9)),
