@@ -77,7 +77,8 @@ impl Refusal {
     /// What the far sidecar is told inside the stream.
     pub fn alert(&self) -> AlertDescription {
         match self {
-            Self::Denied { .. } => DENIED,
+            // Of a route only the peer's identity is judged once there is a stream.
+            Self::Denied { .. } | Self::Route(_) => DENIED,
             Self::Connect(ConnectError::Refused { .. }) => REFUSED,
             Self::Connect(
                 ConnectError::Failed { .. }
@@ -90,7 +91,6 @@ impl Refusal {
             | Self::NoCredentials(_)
             | Self::NoPolicy
             | Self::OrigDst(_)
-            | Self::Route(_)
             | Self::Socket(_) => APPLICATION_FAILED,
         }
     }
@@ -119,5 +119,22 @@ impl Refusal {
             | Self::Route(_)
             | Self::Socket(_) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_not_who_it_should_be_is_told_that_it_is_denied() {
+        let got: SpiffeId = "spiffe://cluster.local/ns/ignite/sa/other".parse().unwrap();
+        let mismatch = RouteError::Identity {
+            destination: "10.0.0.7:47500".parse().unwrap(),
+            expected: ["spiffe://cluster.local/ns/ignite/sa/node".parse().unwrap()].into(),
+            got,
+        };
+        assert_eq!(Refusal::from(mismatch).alert(), DENIED);
+        assert_eq!(Refusal::Ended(Reason::Fenced).alert(), APPLICATION_FAILED);
     }
 }

@@ -2,9 +2,11 @@
 
 use std::{
     collections::BTreeMap,
+    fs::Permissions,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -330,24 +332,15 @@ pub fn versions() -> Vec<IgniteVersion> {
     }
 }
 
-/// Runs `step` and says how long it took.
-pub fn timed<T>(what: &str, step: impl FnOnce() -> Result<T>) -> Result<T> {
-    let begin = Instant::now();
-    let done = step().with_context(|| what.to_owned())?;
-    println!("{what}: {:?}", begin.elapsed());
-    Ok(done)
-}
-
 /// A folder of its own for a scenario's logs, open to the proxy's user. It is kept when the scenario
 /// fails, so that its logs can be read.
 fn scenario_folder() -> Result<PathBuf> {
     let base = shared_temporary_place()?.join("ringmail-e2e");
     std::fs::create_dir_all(&base)?;
     let folder = tempfile::Builder::new().prefix("scenario-").tempdir_in(&base)?.keep();
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&base, open)?;
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&folder, open)?;
+    for folder in [&base, &folder] {
+        std::fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+    }
     Ok(folder)
 }
 

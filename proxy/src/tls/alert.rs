@@ -13,7 +13,6 @@ use aws_lc_rs::aead::{
 use rustls::{AlertDescription, ConnectionTrafficSecrets, crypto::cipher::Iv};
 use tokio::{
     io::AsyncWriteExt,
-    net::TcpStream,
     time::{sleep, timeout},
 };
 
@@ -84,15 +83,6 @@ async fn delivered(stream: &MeshStream) {
     while sys::tcp_info(stream.socket()).is_ok_and(|info| info.unacked > 0 || info.unsent_bytes > 0) {
         sleep(DELIVERED_POLL).await;
     }
-}
-
-/// Ends the stream with a FIN and nothing else inside it: to the far sidecar it looks cut.
-pub async fn cut(stream: MeshStream) {
-    end_socket(stream.into_tcp()).await;
-}
-
-async fn end_socket(tcp: TcpStream) {
-    ending::finish(tcp).await;
 }
 
 fn seal(session: rustls::Connection, alert: AlertDescription) -> io::Result<Vec<u8>> {
