@@ -95,15 +95,26 @@ struct Admission<'a> {
 impl Admission<'_> {
     async fn secure(
         &self,
-        stream: TcpStream,
+        mut stream: TcpStream,
         prefix: Vec<u8>,
         deadline: Instant,
     ) -> Result<Admitted, Refused> {
         let source = self.record.live().source.ip();
         let late = || HandshakeError::TimedOut(self.context.config.handshake_timeout);
-        // A turn is for those who have something to say: silence waits without one.
-        if prefix.is_empty() && !matches!(timeout_at(deadline, stream.readable()).await, Ok(Ok(()))) {
-            return Err((late().into(), Some(End::Plain(stream))));
+        // A turn is for those who have something to say: silence waits without one. And whoever speaks no TLS is
+        // to see what a closed port shows, not an alert that its own protocol would take for an answer.
+        let first = match mode::first_bytes(&mut stream, prefix, deadline).await {
+            Ok(first) => first,
+            Err(error) => return Err((Refusal::Socket(error), None)),
+        };
+        let refused = match first.speaks {
+            Speaks::Tls => None,
+            Speaks::Plaintext => Some(HandshakeError::Plaintext),
+            Speaks::Unclear if first.ended => Some(HandshakeError::Eof),
+            Speaks::Unclear => Some(late()),
+        };
+        if let Some(error) = refused {
+            return Err((error.into(), Some(End::Plain(stream))));
         }
         let Ok(Some(turn)) = timeout_at(deadline, self.context.limits.handshake(source)).await else {
             return Err((late().into(), Some(End::Plain(stream))));
@@ -114,10 +125,11 @@ impl Admission<'_> {
         };
         self.record.presents(&credentials.svid);
         let rest = deadline.saturating_duration_since(Instant::now());
-        let stream = tls::accept(stream, prefix, &credentials, rest).await.map_err(|(error, socket)| {
-            let error = if matches!(error, HandshakeError::TimedOut(_)) { late() } else { error };
-            (error.into(), socket.map(End::Plain))
-        })?;
+        let stream =
+            tls::accept(stream, first.bytes, &credentials, rest).await.map_err(|(error, socket)| {
+                let error = if matches!(error, HandshakeError::TimedOut(_)) { late() } else { error };
+                (error.into(), socket.map(End::Plain))
+            })?;
         drop(turn);
         self.record.secured(stream.peer(), stream.handshake_took());
         let remote = End::Mesh(Box::new(stream));
