@@ -46,21 +46,27 @@ fn world(shape: Shape) -> World {
     world
 }
 
-/// Connects and closes at once, as a ring does; what it was told.
+/// Connects and closes at once, as a ring does; what it was told. A reset comes after the kernel has taken the
+/// connection, and is seen here where this thread was late to look.
 fn probe(world: &World, destination: SocketAddr) -> Result<(), ErrorKind> {
     let pod = world.pod("n1").unwrap();
     let asked = pod.namespace().enter(|| TcpStream::connect_timeout(&destination, SOON)).unwrap();
-    asked.map(drop).map_err(|error| error.kind())
+    match asked.map_err(|error| error.kind()) {
+        Ok(_) | Err(ErrorKind::ConnectionReset) => Ok(()),
+        Err(other) => Err(other),
+    }
 }
 
 /// Connects and says something, as a node does that starts; how it was answered.
 fn scan(world: &World, destination: SocketAddr) -> ErrorKind {
     let pod = world.pod("n1").unwrap();
-    let mut stream =
-        pod.namespace().enter(|| TcpStream::connect_timeout(&destination, SOON)).unwrap().unwrap();
-    stream.write_all(b"hello").unwrap();
-    stream.set_read_timeout(Some(ASKED_AGAIN)).unwrap();
-    stream.read(&mut [0]).unwrap_err().kind()
+    let said = || {
+        let mut stream = pod.namespace().enter(|| TcpStream::connect_timeout(&destination, SOON)).unwrap()?;
+        stream.write_all(b"hello")?;
+        stream.set_read_timeout(Some(ASKED_AGAIN))?;
+        stream.read(&mut [0])
+    };
+    said().unwrap_err().kind()
 }
 
 /// In the mesh and behind a sidecar, and outside of it: in both nobody listens.
