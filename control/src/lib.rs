@@ -1,0 +1,1 @@
+//! Injector and discovery of the mesh, from the Kubernetes API.

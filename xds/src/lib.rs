@@ -1,0 +1,1 @@
+//! The messages of workload discovery, as Istio's agents speak it.
