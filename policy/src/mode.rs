@@ -43,10 +43,10 @@ pub struct ModeDecision {
 }
 
 /// The modes of all ports of one workload.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PortModes {
-    workload: ModeDecision,
-    ports: BTreeMap<u16, ModeDecision>,
+    pub(crate) workload: ModeDecision,
+    pub(crate) ports: BTreeMap<u16, ModeDecision>,
 }
 
 impl PortModes {
@@ -60,7 +60,7 @@ impl PortModes {
         let winners = Winners::choose(policies, root_namespace, namespace, labels);
         let mut workload = ModeDecision {
             mode: Mode::Permissive,
-            decided_by: Origin::Default("no PeerAuthentication sets a mode"),
+            decided_by: Origin::default("no PeerAuthentication sets a mode"),
         };
         for policy in [winners.mesh, winners.namespace, winners.workload].into_iter().flatten() {
             if let Some(mode) = policy.mode {

@@ -176,6 +176,8 @@ impl Reader {
             Kind::WorkloadEntry => {
                 set.workload_entries.extend(WorkloadEntry::parse(document, meta, &spec));
             }
+            // Not among the kinds that are read.
+            Kind::Pod => {}
         }
     }
 }

@@ -153,7 +153,7 @@ impl Admission<'_> {
     }
 
     async fn permissive(&self, mut stream: TcpStream, deadline: Instant) -> Result<Admitted, Refused> {
-        let in_mesh = self.snapshot.inbound.source_in_mesh(self.record.live().source.ip());
+        let in_mesh = self.snapshot.outbound.in_mesh(self.record.live().source.ip());
         let config = &self.context.config;
         let until = if in_mesh { deadline } else { mode::deadline(config.permissive_wait) };
         let first = match mode::first_bytes(&mut stream, Vec::new(), until).await {

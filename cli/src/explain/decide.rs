@@ -138,6 +138,11 @@ impl Course<'_> {
                 self.step("route", false, format!("refused ({}): {why}", reason.as_str()), decided_by);
                 Sent::Nothing
             }
+            // From files no Service is known.
+            Route::Service { service, .. } => {
+                self.step("route", true, "one endpoint of the Service is dialled", service.host.clone());
+                Sent::MutualTls
+            }
             Route::Unknown => {
                 let decision =
                     "refused (unknown_destination): inside mesh_ranges, and not known after unknown_wait";
@@ -194,7 +199,7 @@ impl Course<'_> {
     fn mode(&mut self, inbound: &Inbound, sent: Sent) -> Option<Outcome> {
         let decision = inbound.mode(self.destination().port());
         let name = decision.mode.as_str();
-        let in_mesh = inbound.source_in_mesh(self.question.from.address);
+        let in_mesh = self.question.from.sidecar;
         let (outcome, text) = match (decision.mode, sent) {
             (_, Sent::Nothing) => (None, "nothing is sent"),
             (Mode::Disable, Sent::MutualTls) => {

@@ -127,8 +127,8 @@ fn snapshot(policies: &str) -> Arc<Snapshot> {
     let pod = Pod { namespace: "ignite".to_owned(), ..Pod::default() };
     Arc::new(Snapshot {
         version: 7,
-        inbound: Inbound::compile(&resources, &settings, &pod),
-        outbound: Outbound::compile_for(&resources, &settings, &pod),
+        inbound: Arc::new(Inbound::compile(&resources, &settings, &pod)),
+        outbound: Arc::new(Outbound::compile_for(&resources, &settings, &pod)),
     })
 }
 

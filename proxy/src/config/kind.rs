@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tracing_subscriber::filter::Targets;
 
 use super::{
-    choice::{AccessLogFormat, Choice, IdentitySource, LogFormat, OutboundOutside},
+    choice::{AccessLogFormat, Choice, DiscoverySource, IdentitySource, LogFormat, OutboundOutside},
     source::{Raw, Shape},
 };
 
@@ -110,17 +110,17 @@ pub(super) const PATH: Kind<PathBuf> = Kind {
     show: |path| json!(path.display().to_string()),
 };
 
-pub(super) const CA_ADDRESS: Kind<Uri> = Kind {
+pub(super) const SERVER_ADDRESS: Kind<Uri> = Kind {
     name: "URL",
     expected: "https://host:port with nothing after it",
     shape: Shape::Scalar,
-    parse: |raw| scalar(raw, ca_address),
+    parse: |raw| scalar(raw, server_address),
     show: |uri| json!(uri.to_string().trim_end_matches('/')),
 };
 
 pub(super) const SERVER_NAME: Kind<ServerName<'static>> = Kind {
     name: "DNS name or IP address",
-    expected: "a DNS name or an IP address, as in the CA's certificate",
+    expected: "a DNS name or an IP address, as in the server's certificate",
     shape: Shape::Scalar,
     parse: |raw| scalar(raw, |text| ServerName::try_from(text.to_owned()).ok()),
     show: |name| json!(name.to_str()),
@@ -224,6 +224,14 @@ pub(super) const LOG_FILTER: Kind<String> = Kind {
     show: |filter| json!(filter),
 };
 
+pub(super) const DISCOVERY_SOURCE: Kind<DiscoverySource> = Kind {
+    name: "`files` or `control`",
+    expected: "files or control",
+    shape: Shape::Scalar,
+    parse: |raw| scalar(raw, DiscoverySource::from_word),
+    show: |choice| json!(choice.as_str()),
+};
+
 pub(super) const IDENTITY_SOURCE: Kind<IdentitySource> = Kind {
     name: "`ca` or `files`",
     expected: "ca or files",
@@ -314,7 +322,7 @@ fn is_keepalive(duration: Duration) -> bool {
     duration.subsec_nanos() == 0 && (1..=MAX_KEEPALIVE).contains(&duration.as_secs())
 }
 
-fn ca_address(text: &str) -> Option<Uri> {
+fn server_address(text: &str) -> Option<Uri> {
     let uri: Uri = text.parse().ok()?;
     let bare = uri.path() == "/" && uri.query().is_none() && !text.ends_with('/') && !text.contains('@');
     let complete = uri.scheme_str() == Some("https") && uri.host().is_some() && uri.port_u16().is_some();

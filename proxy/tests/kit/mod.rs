@@ -132,7 +132,7 @@ pub(crate) fn snapshot(policy: &str, version: u64) -> Arc<Snapshot> {
     };
     Arc::new(Snapshot {
         version,
-        inbound: Inbound::compile(&resources, &settings, &pod),
-        outbound: Outbound::compile_for(&resources, &settings, &pod),
+        inbound: Arc::new(Inbound::compile(&resources, &settings, &pod)),
+        outbound: Arc::new(Outbound::compile_for(&resources, &settings, &pod)),
     })
 }

@@ -41,8 +41,7 @@ impl Scene {
         let status = Arc::<Status>::default();
         let settings = Settings::new("cluster.local".parse().unwrap());
         let pod = Pod { namespace: "ignite".to_owned(), ..Pod::default() };
-        let mut discovery =
-            Discovery::watching(directory.to_owned(), settings, pod, sender, Arc::clone(&status));
+        let mut discovery = Files::watching(directory.to_owned(), settings, pod, sender, Arc::clone(&status));
         discovery.read = read;
         tokio::spawn(discovery.run());
         Self { dir, snapshots, status }
