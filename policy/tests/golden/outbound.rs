@@ -73,7 +73,7 @@ fn an_unknown_address_is_outside_only_beyond_the_clusters_ranges() {
     assert_eq!(route(&[entry()], "10.0.0.99:10800").0, "unknown");
     assert_eq!(route(&[entry()], "[fd00::1]:10800").0, "unknown");
     assert_eq!(route(&[entry()], "[::ffff:10.0.0.99]:10800").0, "unknown");
-    let outside = ("not_in_mesh", "no WorkloadEntry has the address".to_owned());
+    let outside = ("not_in_mesh", "no workload is known at the address".to_owned());
     assert_eq!(route(&[entry()], "203.0.113.7:443"), outside);
     assert_eq!(route(&[entry()], "[::ffff:10.0.0.1]:10800").0, MESH);
 }
