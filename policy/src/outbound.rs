@@ -211,6 +211,19 @@ impl Outbound {
         }
     }
 
+    /// What is done with a connection to `destination` once its answer was waited for in vain.
+    pub fn route_unanswered(&self, destination: SocketAddr) -> Route {
+        let address = destination.ip().to_canonical();
+        match self.known.contains_key(&address) || self.in_ranges(address) {
+            true => self.route(destination),
+            false => Route::Outside {
+                reason: OutsideReason::NotInMesh,
+                workload: None,
+                decided_by: Origin::default("outside the cluster's ranges, and discovery has not answered"),
+            },
+        }
+    }
+
     fn serve(service: &Arc<Service>, port: u16) -> Route {
         match service.endpoints(port) {
             Some(endpoints) => Route::Service { service: Arc::clone(service), endpoints },

@@ -38,7 +38,7 @@ use crate::{
     listen::Sockets,
     parent::{
         HandoverError, ending_signals,
-        handover::{take_over, write_frame},
+        handover::{Left, leave, take_over},
     },
     reason::Reason,
     snapshot::Snapshots,
@@ -112,8 +112,22 @@ pub struct DataPlane {
     warnings: Vec<String>,
     sockets: Sockets,
     restarts: u64,
-    kept: Option<KeptBytes>,
-    keep: Option<KeepBytes>,
+    kept: Kept,
+    keep: Keep,
+}
+
+/// What an earlier data plane left with the parent.
+#[derive(Default)]
+struct Kept {
+    credentials: Option<KeptBytes>,
+    discovery: Option<KeptBytes>,
+}
+
+/// The way to leave it there. Nothing is kept without a parent.
+#[derive(Default)]
+struct Keep {
+    credentials: Option<KeepBytes>,
+    discovery: Option<KeepBytes>,
 }
 
 /// Reads the settings and the text they came from.
@@ -152,7 +166,15 @@ impl DataPlane {
     /// A data plane without a parent.
     pub fn alone(file: PathBuf, loaded: Loaded, sockets: Sockets) -> Self {
         let Loaded { config, warnings } = loaded;
-        Self { file, config: Arc::new(config), warnings, sockets, restarts: 0, kept: None, keep: None }
+        Self {
+            file,
+            config: Arc::new(config),
+            warnings,
+            sockets,
+            restarts: 0,
+            kept: Kept::default(),
+            keep: Keep::default(),
+        }
     }
 
     /// A data plane that takes over from its parent, which speaks through standard input. It dies with
@@ -173,19 +195,23 @@ impl DataPlane {
         stream.set_write_timeout(Some(KEEP_WAIT)).map_err(system("socket pair with the parent"))?;
         // The text that the sockets were bound by, whatever the file says by now.
         let Loaded { config, warnings } = settings_of(&file, &handover.greeting.config)?;
-        let keep: KeepBytes = Box::new(move |bytes| {
-            if let Err(error) = write_frame(&stream, bytes) {
-                warn!(%error, "credentials not kept: a crash would need the ca");
-            }
-        });
+        let stream = Arc::new(stream);
+        let keep = |left: Left| -> Option<KeepBytes> {
+            let stream = Arc::clone(&stream);
+            Some(Box::new(move |bytes| {
+                if let Err(error) = leave(&stream, left, bytes) {
+                    warn!(%error, ?left, "not kept: after a crash the control plane would be needed");
+                }
+            }))
+        };
         Ok(Self {
             file,
             config: Arc::new(config),
             warnings,
             sockets: handover.sockets,
             restarts: handover.greeting.restarts,
-            kept: handover.kept,
-            keep: Some(keep),
+            kept: Kept { credentials: handover.credentials, discovery: handover.discovery },
+            keep: Keep { credentials: keep(Left::Credentials), discovery: keep(Left::Discovery) },
         })
     }
 
@@ -237,13 +263,20 @@ impl DataPlane {
         let discovery_status = Arc::<discovery::Status>::default();
 
         let mut parts: JoinSet<Result<(), DataPlaneError>> = JoinSet::new();
-        let keeper = Keeper::default().starting_with(self.kept).keeping(self.keep);
+        let keeper = Keeper::default().starting_with(self.kept.credentials).keeping(self.keep.credentials);
         let (config, status) = (Arc::clone(&self.config), Arc::clone(&identity_status));
         parts.spawn(async move {
             keeper.run(&config, credentials_tx, status).await?;
             Err(DataPlaneError::Ended("renewal of credentials".into()))
         });
-        let discovery = Discovery::new(&self.config, snapshots_tx, Arc::clone(&discovery_status));
+        let discovery = Discovery::new(
+            &self.config,
+            snapshots_tx,
+            Arc::clone(&discovery_status),
+            self.kept.discovery.as_ref().map(|kept| &kept[..]),
+            self.keep.discovery,
+        );
+        let asker = discovery.asker();
         parts.spawn(ends("discovery", discovery.run()));
         let hot = hot_settings(telemetry, access_log.clone());
         let watch = ConfigWatch::new(self.file, Arc::clone(&self.config), hot);
@@ -254,6 +287,7 @@ impl DataPlane {
             config: Arc::clone(&self.config),
             access_log: access_log.clone(),
             snapshots: snapshots.clone(),
+            asker,
             credentials: credentials.clone(),
             fence: Arc::clone(&fence),
             outbound: self.sockets.outbound,

@@ -23,6 +23,7 @@ pub mod drain;
 pub mod ending;
 pub mod fence;
 pub mod inbound;
+mod introduce;
 pub mod ledger;
 pub mod limits;
 mod line_queue;

@@ -146,7 +146,7 @@ impl Course<'_> {
             Route::Unknown => {
                 let decision =
                     "refused (unknown_destination): inside mesh_ranges, and not known after unknown_wait";
-                self.step("route", false, decision, "no WorkloadEntry has the address");
+                self.step("route", false, decision, "no workload is known at the address");
                 Sent::Nothing
             }
         }
@@ -185,7 +185,7 @@ impl Course<'_> {
     fn bare_arrival(&mut self, sent: Sent) -> Outcome {
         let by = match &self.question.to.name {
             Some(name) => format!("WorkloadEntry {name}"),
-            None => "no WorkloadEntry has the address".to_owned(),
+            None => "no workload is known at the address".to_owned(),
         };
         if sent == Sent::MutualTls {
             self.step("mode", false, "refused: TLS is sent, and no sidecar answers it", by);

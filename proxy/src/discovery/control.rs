@@ -195,7 +195,7 @@ impl Control {
         match self.held.complete() {
             Ok(inbound) => {
                 self.version += 1;
-                self.tell_new(&inbound.reports().to_vec());
+                self.tell_new(inbound.reports());
                 let outbound = Arc::clone(self.held.outbound());
                 self.status.apply(self.version, self.reports.clone());
                 self.snapshots.send_replace(Some(Arc::new(Snapshot {

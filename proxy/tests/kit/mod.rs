@@ -105,6 +105,7 @@ pub(crate) fn context(credentials: &Arc<Credentials>, settings: &str, policy: &s
         limits: Limits::new(&config),
         config,
         snapshots: snapshots_rx,
+        asker: ringmail_proxy::discovery::Asker::nobody(),
         credentials: credentials_rx,
         fence: Fence::off(),
         registry: Rc::new(Registry::default()),

@@ -5,7 +5,7 @@
 //! dials it, at the price of one round trip.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
@@ -16,10 +16,11 @@ pub(super) const MAX_ASKED: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     own: Vec<IpAddr>,
-    /// In the order in which they were asked for, by a number that only grows.
+    /// By a number that only grows, in the order in which they were asked for.
     others: HashMap<IpAddr, u64>,
-    order: VecDeque<(u64, IpAddr)>,
-    nobody: VecDeque<(u64, IpAddr)>,
+    order: BTreeMap<u64, IpAddr>,
+    /// Those of them at which nobody answers.
+    nobody: BTreeSet<u64>,
     next: u64,
 }
 
@@ -51,23 +52,21 @@ impl Asked {
             change.unsubscribe.extend(self.drop_one());
         }
         self.others.insert(address, self.next);
-        self.order.push_back((self.next, address));
+        self.order.insert(self.next, address);
         self.next += 1;
-        self.forget_stale();
         change
     }
 
     /// Notes that nobody answers at `address`, for now.
     pub(super) fn nobody_at(&mut self, address: IpAddr) {
-        if let Some(number) = self.others.get(&address) {
-            self.nobody.push_back((*number, address));
-            self.forget_stale();
-        }
+        self.nobody.extend(self.others.get(&address));
     }
 
     /// Notes that somebody does.
     pub(super) fn somebody_at(&mut self, address: IpAddr) {
-        self.nobody.retain(|(_, known)| *known != address);
+        if let Some(number) = self.others.get(&address) {
+            self.nobody.remove(number);
+        }
     }
 
     pub(super) fn contains(&self, address: IpAddr) -> bool {
@@ -78,24 +77,11 @@ impl Asked {
         self.own.iter().copied().chain(self.others.keys().copied())
     }
 
-    /// A long scan leaves notes of what was dropped long ago: they must not pile up.
-    fn forget_stale(&mut self) {
-        for notes in [&mut self.order, &mut self.nobody] {
-            if notes.len() > 2 * MAX_ASKED {
-                notes.retain(|(number, address)| self.others.get(address) == Some(number));
-            }
-        }
-    }
-
     fn drop_one(&mut self) -> Option<IpAddr> {
-        while let Some((number, address)) = self.nobody.pop_front().or_else(|| self.order.pop_front()) {
-            // It may have been dropped, and asked for anew, since it was noted.
-            if self.others.get(&address) == Some(&number) {
-                self.others.remove(&address);
-                return Some(address);
-            }
-        }
-        None
+        let number = self.nobody.pop_first().or_else(|| self.order.keys().next().copied())?;
+        let address = self.order.remove(&number)?;
+        self.others.remove(&address);
+        Some(address)
     }
 }
 
@@ -110,7 +96,7 @@ mod tests {
     fn full() -> Asked {
         let mut asked = Asked::new(vec![address(0)]);
         for number in 1..=MAX_ASKED {
-            assert_eq!(asked.ask(address(number)).unsubscribe, []);
+            assert!(asked.ask(address(number)).unsubscribe.is_empty());
         }
         asked
     }
@@ -156,7 +142,7 @@ mod tests {
             asked.nobody_at(address(number));
         }
         assert_eq!(asked.all().count(), MAX_ASKED);
-        assert!(asked.order.len() <= 2 * MAX_ASKED && asked.nobody.len() <= 2 * MAX_ASKED + 1);
+        assert_eq!((asked.order.len(), asked.nobody.len()), (MAX_ASKED, MAX_ASKED));
     }
 
     #[test]

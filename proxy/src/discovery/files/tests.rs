@@ -37,7 +37,7 @@ impl Scene {
     }
 
     fn reading(directory: &Path, dir: tempfile::TempDir, read: Read) -> Self {
-        let (sender, snapshots) = watch::channel(None);
+        let (sender, snapshots) = tokio::sync::watch::channel(None);
         let status = Arc::<Status>::default();
         let settings = Settings::new("cluster.local".parse().unwrap());
         let pod = Pod { namespace: "ignite".to_owned(), ..Pod::default() };
