@@ -107,7 +107,7 @@ pub enum DataPlaneError {
 
 /// Everything a data plane begins with.
 pub struct DataPlane {
-    file: PathBuf,
+    file: Option<PathBuf>,
     config: Arc<Config>,
     warnings: Vec<String>,
     sockets: Sockets,
@@ -130,20 +130,24 @@ struct Keep {
     discovery: Option<KeepBytes>,
 }
 
-/// Reads the settings and the text they came from.
+/// Reads the settings and the text they came from: none without a file, where the environment has them all.
 ///
 /// # Errors
 /// [`DataPlaneError::ConfigFile`] and [`DataPlaneError::Config`], with every fault at once.
-pub fn settings(file: &Path) -> Result<(Loaded, String), DataPlaneError> {
-    let text = fs::read_to_string(file)
-        .map_err(|cause| DataPlaneError::ConfigFile { path: file.to_owned(), cause })?;
+pub fn settings(file: Option<&Path>) -> Result<(Loaded, String), DataPlaneError> {
+    let text = match file {
+        Some(file) => fs::read_to_string(file)
+            .map_err(|cause| DataPlaneError::ConfigFile { path: file.to_owned(), cause })?,
+        None => String::new(),
+    };
     Ok((settings_of(file, &text)?, text))
 }
 
-fn settings_of(file: &Path, text: &str) -> Result<Loaded, ConfigError> {
+fn settings_of(file: Option<&Path>, text: &str) -> Result<Loaded, ConfigError> {
     let environment: Vec<(String, String)> = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .collect();
+    let file = file.unwrap_or(Path::new("no file"));
     Config::from_sources(&Sources { file, text, environment: &environment, system: &System::read() })
 }
 
@@ -164,7 +168,7 @@ impl DataPlaneError {
 
 impl DataPlane {
     /// A data plane without a parent.
-    pub fn alone(file: PathBuf, loaded: Loaded, sockets: Sockets) -> Self {
+    pub fn alone(file: Option<PathBuf>, loaded: Loaded, sockets: Sockets) -> Self {
         let Loaded { config, warnings } = loaded;
         Self {
             file,
@@ -182,7 +186,7 @@ impl DataPlane {
     ///
     /// # Errors
     /// [`DataPlaneError`] where the parent is gone or hands over something else than expected.
-    pub fn of_parent(file: PathBuf) -> Result<Self, DataPlaneError> {
+    pub fn of_parent(file: Option<PathBuf>) -> Result<Self, DataPlaneError> {
         prctl::set_pdeathsig(Signal::SIGKILL).map_err(system("death signal of the parent"))?;
         let stdin =
             io::stdin().as_fd().try_clone_to_owned().map_err(system("socket pair with the parent"))?;
@@ -194,7 +198,7 @@ impl DataPlane {
         }
         stream.set_write_timeout(Some(KEEP_WAIT)).map_err(system("socket pair with the parent"))?;
         // The text that the sockets were bound by, whatever the file says by now.
-        let Loaded { config, warnings } = settings_of(&file, &handover.greeting.config)?;
+        let Loaded { config, warnings } = settings_of(file.as_deref(), &handover.greeting.config)?;
         let stream = Arc::new(stream);
         let keep = |left: Left| -> Option<KeepBytes> {
             let stream = Arc::clone(&stream);
@@ -278,9 +282,11 @@ impl DataPlane {
         );
         let asker = discovery.asker();
         parts.spawn(ends("discovery", discovery.run()));
-        let hot = hot_settings(telemetry, access_log.clone());
-        let watch = ConfigWatch::new(self.file, Arc::clone(&self.config), hot);
-        parts.spawn(ends("watch of the configuration", watch.run()));
+        if let Some(file) = self.file {
+            let hot = hot_settings(telemetry, access_log.clone());
+            let watch = ConfigWatch::new(file, Arc::clone(&self.config), hot);
+            parts.spawn(ends("watch of the configuration", watch.run()));
+        }
 
         first_complete(&credentials, &snapshots).await;
         let workers = Workers::start(Wiring {

@@ -11,6 +11,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod app_probe;
 pub mod black_hole;
 pub mod config;
 pub mod connect;
@@ -44,5 +45,6 @@ pub mod snapshot;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;
+pub mod wait;
 pub mod watched_file;
 pub mod worker;

@@ -66,16 +66,21 @@ pub(crate) struct TestState {
 impl TestState {
     /// Nothing is known yet: no credentials, no policies, no connections.
     pub(crate) fn empty() -> Self {
+        Self::of(SETTINGS, Fence::off())
+    }
+
+    /// The same with settings and a fence of one's own.
+    pub(crate) fn of(settings: &str, fence: Arc<Fence>) -> Self {
         let (snapshots, snapshots_rx) = watch::channel(None);
         let (credentials, credentials_rx) = watch::channel(None);
         let (access_log, _) = AccessLog::collecting();
         let ledger = || Arc::new(Ledger::new(access_log.clone()));
         let state = Arc::new(State {
-            config: Arc::new(Config::from_text("proxy.yaml", SETTINGS).unwrap()),
+            config: Arc::new(Config::from_text("proxy.yaml", settings).unwrap()),
             ledgers: vec![ledger(), ledger()],
             snapshots: snapshots_rx,
             credentials: credentials_rx,
-            fence: Fence::off(),
+            fence,
             identity_status: Arc::default(),
             discovery_status: Arc::default(),
             limits: Arc::default(),

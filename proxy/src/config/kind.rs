@@ -13,6 +13,7 @@ use super::{
     choice::{AccessLogFormat, Choice, DiscoverySource, IdentitySource, LogFormat, OutboundOutside},
     source::{Raw, Shape},
 };
+use crate::app_probe::Probes;
 
 /// A longer wait than a year is a slip of the pen, and far from where clocks overflow.
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -31,6 +32,9 @@ const MAX_WORKERS: usize = 1024;
 
 /// Below a page the system calls outweigh the bytes, and above a MiB a stuck connection holds too much.
 const BUFFER_SIZES: std::ops::RangeInclusive<usize> = 4096..=1024 * 1024;
+
+/// Characters of a long value that a fault repeats; where it is wrong is told besides.
+const SHOWN_OF_JSON: usize = 60;
 
 /// How one kind of value is written, parsed and shown.
 pub(super) struct Kind<T> {
@@ -84,6 +88,22 @@ pub(super) const LABELS: Kind<BTreeMap<String, String>> = Kind {
     shape: Shape::Map,
     parse: labels,
     show: |labels| json!(labels),
+};
+
+pub(super) const PROBES: Kind<Probes> = Kind {
+    name: "JSON",
+    expected: "a JSON object of probes as Istio's injector writes it, such as \
+               {\"/app-health/app/livez\": {\"httpGet\": {\"path\": \"/\", \"port\": 8080}, \"timeoutSeconds\": 1}}",
+    shape: Shape::Scalar,
+    parse: |raw| match raw {
+        Raw::Nothing => Ok(Probes::default()),
+        Raw::Scalar(text) => Probes::parse(text).map_err(|why| {
+            let begin: String = text.chars().take(SHOWN_OF_JSON).collect();
+            format!("{begin:?}: {why}")
+        }),
+        other @ (Raw::List(_) | Raw::Map(_)) => Err(other.to_string()),
+    },
+    show: |probes| json!(probes.text()),
 };
 
 pub(super) const ADDRESSES: Kind<Vec<IpAddr>> = Kind {

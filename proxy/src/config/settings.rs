@@ -16,6 +16,7 @@ use super::{
     kind::{self, Kind},
     source::{Raw, Shape, Values},
 };
+use crate::app_probe::Probes;
 
 /// Where a value comes from when nobody gave one.
 #[derive(Clone, Copy, Debug)]
@@ -191,6 +192,8 @@ settings! {
     health_port: u16 = kind::PORT, text("15021"), RESTART;
     /// Port of `/metrics`, `/ready` and `/live`, where Linkerd has them.
     linkerd_admin_port: u16 = kind::PORT, text("4191"), RESTART;
+    /// Probes and hooks of the application that the sidecar asks in the kubelet's place on `stats_port`: JSON, by path `/app-health/<container>/livez`, `readyz`, `startupz` or `/app-lifecycle/<container>/poststart`, `prestop`.
+    app_probes: Probes = kind::PROBES, text(""), RESTART;
     /// Worker threads.
     workers: usize = kind::WORKERS, derived("the CPUs of the container's limit, at least 1", derived::cpus), RESTART;
     /// Connections in both directions together; further ones wait in the backlog. 0 takes as many as the limit of open files allows.
