@@ -20,7 +20,7 @@ mod source;
 mod status;
 
 #[cfg(test)]
-mod test_ca;
+pub(crate) mod test_ca;
 
 use std::sync::Arc;
 
