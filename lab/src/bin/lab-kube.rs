@@ -2,12 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::mpsc::RecvTimeoutError;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use ringmail_lab::interrupt;
 use ringmail_lab::kube::{Cluster, Shape};
+
+/// How soon an interrupt is noticed.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Keeps one Kubernetes of plain processes on this machine (needs root).
 #[derive(Debug, Parser)]
@@ -26,6 +31,12 @@ enum Action {
         /// Gives pods and Services no IPv6 addresses
         #[arg(long)]
         ipv4: bool,
+    },
+    /// Starts another one, which ends with this program: when stdin does
+    Hold {
+        /// How many nodes, one or two
+        #[arg(long, default_value_t = 1)]
+        nodes: usize,
     },
     /// Takes it away, whatever is left of it
     Down,
@@ -71,6 +82,7 @@ fn main() -> ExitCode {
 fn run(action: Action) -> Result<()> {
     match action {
         Action::Up { nodes, ipv4 } => up(Shape { nodes, dual_stack: !ipv4 }),
+        Action::Hold { nodes } => hold(nodes),
         Action::Down => Cluster::remove_kept(),
         Action::Kubeconfig => {
             println!("{}", Cluster::kept()?.client().kubeconfig().display());
@@ -107,8 +119,29 @@ fn up(shape: Shape) -> Result<()> {
         }
         Err(_) => Cluster::start_kept(shape)?,
     };
+    announce(&cluster, begin)?;
+    println!("export RINGMAIL_KUBE_LOAD_IMAGE='{} load'", std::env::current_exe()?.display());
+    Ok(())
+}
+
+fn hold(nodes: usize) -> Result<()> {
+    let begin = Instant::now();
+    let cluster = Cluster::start(nodes)?;
+    announce(&cluster, begin)?;
+    let (said_end, end) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        // Whatever is read, its end counts; nobody listens when the program was interrupted.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = said_end.send(());
+    });
+    while end.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+        interrupt::check()?;
+    }
+    Ok(())
+}
+
+fn announce(cluster: &Cluster, begin: Instant) -> Result<()> {
     println!("up after {:.1} s, {} MB", begin.elapsed().as_secs_f64(), cluster.memory()? / 1_000_000);
     println!("export KUBECONFIG={}", cluster.client().kubeconfig().display());
-    println!("export RINGMAIL_KUBE_LOAD_IMAGE='{} load'", std::env::current_exe()?.display());
     Ok(())
 }
