@@ -45,6 +45,8 @@ pub(super) fn api_server(plan: &Plan) -> Blueprint {
         format!("--kubelet-client-key={}", pki("kubelet-client.key")),
         // Else `kubectl logs` looks the node's name up in a DNS that does not know it.
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
+        // It asks etcd for what Debian's does not know, waits for each answer in vain, and says so.
+        "--feature-gates=SizeBasedListCostEstimate=false".to_owned(),
     ];
     blueprint(plan, "kube-apiserver", args.into())
 }

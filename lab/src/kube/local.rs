@@ -257,7 +257,7 @@ impl Local {
     /// Without its service account a pod is refused, and the controller makes it a moment after the start.
     fn wait_for_accounts(&mut self) -> Result<()> {
         self.wait_for(API_DEADLINE, "namespace default has its service account", |local| {
-            local.kubectl().run(&["get", "serviceaccount", "default", "configmap/kube-root-ca.crt"]).map(Some)
+            local.kubectl().run(&["get", "serviceaccount/default", "configmap/kube-root-ca.crt"]).map(Some)
         })
         .map(drop)
     }
