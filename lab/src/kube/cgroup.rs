@@ -12,6 +12,8 @@ use nix::unistd::Pid;
 
 const MOUNTED: &str = "/sys/fs/cgroup";
 
+const PROCESSES: &str = "cgroup.procs";
+
 /// Of version 1: where processes are looked for, and where their memory is counted.
 const PIDS: &str = "pids";
 const MEMORY: &str = "memory";
@@ -37,15 +39,15 @@ impl Cgroup {
         Self { path: format!("{}/{name}", self.path) }
     }
 
-    /// Makes it and returns the files that a process joins it by.
+    /// Makes it in every hierarchy, and returns the files that a process joins it by: those where processes are looked for
+    /// and their memory is counted.
     pub(super) fn create(&self) -> Result<Vec<PathBuf>> {
-        let mut joins = Vec::new();
-        for hierarchy in joined_hierarchies() {
+        for hierarchy in hierarchies() {
             let folder = hierarchy.join(&self.path);
             fs::create_dir_all(&folder).with_context(|| format!("make cgroup {}", folder.display()))?;
-            joins.push(folder.join("cgroup.procs"));
         }
-        Ok(joins)
+        let joined = if unified() { vec![""] } else { vec![PIDS, MEMORY] };
+        Ok(joined.iter().map(|name| Path::new(MOUNTED).join(name).join(&self.path).join(PROCESSES)).collect())
     }
 
     /// What its processes hold, in bytes, without the files they have read.
@@ -86,7 +88,7 @@ impl Cgroup {
 
     /// Removes it from every hierarchy, with all below.
     pub(super) fn remove(&self) -> Result<()> {
-        for hierarchy in all_hierarchies() {
+        for hierarchy in hierarchies() {
             let folder = hierarchy.join(&self.path);
             if folder.is_dir() {
                 remove_below(&folder).with_context(|| format!("remove cgroup {}", folder.display()))?;
@@ -101,21 +103,12 @@ fn unified() -> bool {
     Path::new(MOUNTED).join("cgroup.controllers").exists()
 }
 
-fn joined_hierarchies() -> Vec<PathBuf> {
+/// Where each of them is mounted; what several of version 1 share is found by several names, which does no harm.
+fn hierarchies() -> Vec<PathBuf> {
     if unified() {
         return vec![PathBuf::from(MOUNTED)];
     }
-    [PIDS, MEMORY].iter().map(|name| Path::new(MOUNTED).join(name)).collect()
-}
-
-fn all_hierarchies() -> Vec<PathBuf> {
-    let mut hierarchies = vec![PathBuf::from(MOUNTED)];
-    if !unified()
-        && let Ok(entries) = fs::read_dir(MOUNTED)
-    {
-        hierarchies.extend(entries.flatten().map(|entry| entry.path()));
-    }
-    hierarchies
+    folders_in(Path::new(MOUNTED)).into_iter().filter(|folder| folder.join(PROCESSES).exists()).collect()
 }
 
 fn folders_in(folder: &Path) -> Vec<PathBuf> {
@@ -128,7 +121,7 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn processes_below(folder: &Path) -> Vec<i32> {
-    let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    let listed = fs::read_to_string(folder.join(PROCESSES)).unwrap_or_default();
     let mut pids: Vec<i32> = listed.lines().filter_map(|pid| pid.parse().ok()).collect();
     for below in folders_in(folder) {
         pids.extend(processes_below(&below));

@@ -81,11 +81,12 @@ pub(super) fn scheduler(plan: &Plan) -> Blueprint {
 pub(super) fn dns(plan: &Plan) -> Result<Blueprint> {
     let address = plan.node_v4(1);
     let kubeconfig = plan.text("pki/coredns.conf");
-    // There is no other DNS to ask: what is not the cluster's does not exist, and is told so at once.
+    // There is no other DNS to ask: what is not the cluster's does not exist, and is told so at once. Two blocks, because the
+    // order of the plugins in one is not that of its lines.
     plan.write(
         "Corefile",
         &format!(
-            ".:53 {{\n\
+            "{CLUSTER_DOMAIN} in-addr.arpa ip6.arpa {{\n\
              \x20   bind {address}\n\
              \x20   errors\n\
              \x20   ready {address}:8181\n\
@@ -93,8 +94,10 @@ pub(super) fn dns(plan: &Plan) -> Result<Blueprint> {
              \x20       kubeconfig {kubeconfig}\n\
              \x20       pods insecure\n\
              \x20       ttl 5\n\
-             \x20       fallthrough\n\
              \x20   }}\n\
+             }}\n\
+             . {{\n\
+             \x20   bind {address}\n\
              \x20   template ANY ANY {{\n\
              \x20       rcode NXDOMAIN\n\
              \x20   }}\n\

@@ -5,6 +5,7 @@
 use anyhow::Result;
 
 use super::binaries::CNI_PLUGINS;
+use super::cgroup::Cgroup;
 use super::component::Blueprint;
 use super::plan::{CLUSTER_DOMAIN, DNS_SERVICE, Plan, node_name};
 
@@ -27,6 +28,7 @@ fn pods_cgroup(plan: &Plan, node: usize) -> String {
 /// Writes a node's configuration, and says how its processes are started: containerd first.
 pub(super) fn blueprints(plan: &Plan, node: usize) -> Result<[Blueprint; 3]> {
     let file = |name: &str| format!("node{node}/{name}");
+    Cgroup::new(pods_cgroup(plan, node)).create()?; // the kubelet wants to find it
     plan.make_folder(&file("cni"))?;
     plan.write(&file("cni/10-pods.conflist"), &cni(plan, node))?;
     plan.write(&file("containerd.toml"), &containerd(plan, node))?;
@@ -160,7 +162,7 @@ podLogsDir: "{folder}/pod-logs"
 volumePluginDir: "{folder}/volume-plugins"
 cgroupDriver: cgroupfs
 cgroupRoot: "/{cgroup}"
-cgroupsPerQOS: false
+cgroupsPerQOS: true
 enforceNodeAllocatable: []
 localStorageCapacityIsolation: false
 failSwapOn: false
