@@ -54,6 +54,9 @@ if [[ -z $binaries ]]; then
     [[ -d $binaries ]] || binaries=target/release
 fi
 mkdir -p "$out"
+# Two runs at once would write the same archives.
+exec 8>"$out/lock"
+flock 8
 
 # base_of KIND DEFAULT: the image to build on.
 base_of() {

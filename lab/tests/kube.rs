@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ringmail_lab::kube::{Cluster, Shape};
+use ringmail_lab::kube::{Cluster, Shape, images};
 
 /// From nothing to a node that is ready, on a machine with two cores that does nothing else.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -48,14 +48,7 @@ fn traces() -> Vec<PathBuf> {
 }
 
 fn toolbox() -> PathBuf {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/images.sh");
-    let built = Command::new(script)
-        .args(["--local-bases", "--tag", "test", "toolbox"])
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{script} ended with {}", built.status);
-    String::from_utf8(built.stdout).unwrap().trim_end().into()
+    images::build(&["toolbox"], "test", Path::new("/nonexistent")).unwrap().remove(0)
 }
 
 /// Runs a pod of the toolbox image and waits until it is ready.

@@ -11,6 +11,7 @@ mod cgroup;
 mod cluster;
 mod component;
 mod control_plane;
+pub mod images;
 mod kind;
 mod kubectl;
 mod local;
