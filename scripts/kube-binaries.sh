@@ -39,7 +39,7 @@ build_kubernetes() {
 }
 
 build_coredns() {
-    go -C "$COREDNS" build -ldflags "-s -w" -o "$1" github.com/coredns/coredns
+    go -C "$COREDNS" build -ldflags "-s -w" -o "$1" .
 }
 
 # An image of one layer with one program, the release's own, as `docker save` would write it.
