@@ -76,7 +76,8 @@ fn sh(cluster: &Cluster, pod: &str, script: &str) -> String {
     cluster.exec("default", pod, "main", &["bash", "-c", script]).unwrap()
 }
 
-const ECHO: &str = "echo it is up; exec socat TCP6-LISTEN:7000,fork,reuseaddr,ipv6only=0 SYSTEM:'echo $HOSTNAME'";
+const ECHO: &str =
+    "echo it is up; exec socat TCP6-LISTEN:7000,fork,reuseaddr,ipv6only=0 SYSTEM:'echo $HOSTNAME'";
 
 #[test]
 #[ignore = "needs what scripts/install-deps.sh kube installs"]
@@ -137,7 +138,16 @@ fn a_webhook_in_a_pod_is_called(cluster: &Cluster) {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let file = |name: &str| folder.path().join(name).display().to_string();
     cluster
-        .kubectl(&["create", "secret", "tls", "webhook", "--cert", &file("tls.crt"), "--key", &file("tls.key")])
+        .kubectl(&[
+            "create",
+            "secret",
+            "tls",
+            "webhook",
+            "--cert",
+            &file("tls.crt"),
+            "--key",
+            &file("tls.key"),
+        ])
         .unwrap();
     let encoded = Command::new("base64").args(["-w", "0", &file("tls.crt")]).output().unwrap().stdout;
     let bundle = String::from_utf8(encoded).unwrap();
@@ -219,9 +229,11 @@ fn pods_on_two_nodes_reach_each_other_over_both_families_with_their_own_addresse
     let near = addresses("pod", "near", ".status.podIPs[*].ip");
     assert_eq!(near.len(), 2, "{near:?}");
     let mut targets = addresses("pod", "far", ".status.podIPs[*].ip");
-    targets.extend(addresses("service", "far", ".spec.clusterIPs[*]").iter().map(|json| {
-        json.trim_matches(['[', ']', '"']).to_owned()
-    }));
+    targets.extend(
+        addresses("service", "far", ".spec.clusterIPs[*]")
+            .iter()
+            .map(|json| json.trim_matches(['[', ']', '"']).to_owned()),
+    );
     assert_eq!(targets.len(), 4, "{targets:?}");
     for target in targets {
         let (v6, bracketed) = (target.contains(':'), format!("[{target}]"));
@@ -234,7 +246,10 @@ fn pods_on_two_nodes_reach_each_other_over_both_families_with_their_own_addresse
         let source: std::net::IpAddr = seen.trim_end().trim_matches(['[', ']']).parse().unwrap();
         let expected = near.iter().filter_map(|ip| ip.parse::<std::net::IpAddr>().ok());
         let canonical = source.to_canonical();
-        assert!(expected.clone().any(|ip| ip == canonical), "{target} saw {source}, expected one of {near:?}");
+        assert!(
+            expected.clone().any(|ip| ip == canonical),
+            "{target} saw {source}, expected one of {near:?}"
+        );
     }
     // From the machine itself only the nodes are reached; from a node's namespace pods are.
     let far = addresses("pod", "far", ".status.podIP").remove(0);

@@ -70,10 +70,8 @@ pub(super) fn controller_manager(plan: &Plan) -> Blueprint {
 
 /// The scheduler.
 pub(super) fn scheduler(plan: &Plan) -> Blueprint {
-    let args = [
-        format!("--kubeconfig={}", plan.text("pki/kube-scheduler.conf")),
-        "--leader-elect=false".to_owned(),
-    ];
+    let args =
+        [format!("--kubeconfig={}", plan.text("pki/kube-scheduler.conf")), "--leader-elect=false".to_owned()];
     blueprint(plan, "kube-scheduler", args.into())
 }
 

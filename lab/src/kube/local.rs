@@ -144,7 +144,8 @@ impl Local {
         self.launch(&kubelet)?;
         let what = format!("{} reports again", node_name(node));
         self.wait_for(NODE_DEADLINE, &what, |local| Ok((local.heartbeat(node)? != before).then_some(())))?;
-        self.wait_for_nodes()
+        self.wait_for_nodes()?;
+        self.wait_for_pods(node)
     }
 
     /// Stops the API server.
@@ -246,6 +247,19 @@ impl Local {
         Ok(())
     }
 
+    /// A kubelet that has just started is ready before it knows its pods, and until then refuses to run anything in them.
+    fn wait_for_pods(&mut self, node: usize) -> Result<()> {
+        let name = node_name(node);
+        let on_node = format!("spec.nodeName={name}");
+        let from_kubelet = format!("/api/v1/nodes/{name}/proxy/pods");
+        self.wait_for(NODE_DEADLINE, &format!("the kubelet of {name} knows its pods"), |local| {
+            let kubectl = local.kubectl();
+            let bound = kubectl.run(&["get", "pods", "-A", "-o", "json", "--field-selector", &on_node])?;
+            let known = kubectl.run(&["get", "--raw", &from_kubelet])?;
+            Ok((count_items(&known)? >= count_items(&bound)?).then_some(()))
+        })
+    }
+
     /// Nobody allocates ranges here, so that each node has a known one; those who look at the Node find it all the same.
     fn tell_pod_range(&self, node: usize) -> Result<()> {
         let (v4, v6) = (self.plan.pods_v4(node), self.plan.pods_v6(node));
@@ -291,6 +305,11 @@ impl Local {
             Err(error) => Err(error.context(self.log_tails())),
         }
     }
+}
+
+fn count_items(list: &str) -> Result<usize> {
+    let list: serde_json::Value = serde_json::from_str(list).context("read a list of pods")?;
+    Ok(list["items"].as_array().map_or(0, Vec::len)) // the kubelet writes an empty list as null
 }
 
 impl Drop for Local {

@@ -79,10 +79,11 @@ impl Plan {
         let file = slot.folder().join(SHAPE);
         let text = fs::read_to_string(&file)
             .with_context(|| format!("no cluster is kept: cannot read {}", file.display()))?;
-        let shape = text
-            .split_once(' ')
-            .and_then(|(nodes, dual)| Some(Shape { nodes: nodes.parse().ok()?, dual_stack: dual.parse().ok()? }));
-        let shape = shape.with_context(|| format!("{}: {text:?} is no shape of a cluster", file.display()))?;
+        let shape = text.split_once(' ').and_then(|(nodes, dual)| {
+            Some(Shape { nodes: nodes.parse().ok()?, dual_stack: dual.parse().ok()? })
+        });
+        let shape =
+            shape.with_context(|| format!("{}: {text:?} is no shape of a cluster", file.display()))?;
         Ok(Self { slot, shape, binaries })
     }
 

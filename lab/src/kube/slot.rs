@@ -58,7 +58,9 @@ impl Slot {
     pub(super) fn orphans(_all: &Lock) -> Result<Vec<Self>> {
         let mut orphans = Vec::new();
         for entry in fs::read_dir(STATE).with_context(|| format!("list {STATE}"))? {
-            let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
             let slot = Self { number };
             // A folder without an owner was made by a process that died in the middle of it: the lock is ours.
             let owner = fs::read_to_string(slot.folder().join(OWNER)).unwrap_or_default();

@@ -93,7 +93,8 @@ fn mounts_below(folder: &Path) -> Result<Vec<PathBuf>> {
 /// The sockets that containerd's shims listen on, which lie beside those of every other containerd.
 fn shim_sockets(folder: &Path) -> Vec<PathBuf> {
     let Ok(nodes) = fs::read_dir(folder) else { return Vec::new() };
-    let tasks = nodes.flatten().map(|node| node.path().join("containerd-state/io.containerd.runtime.v2.task/k8s.io"));
+    let tasks =
+        nodes.flatten().map(|node| node.path().join("containerd-state/io.containerd.runtime.v2.task/k8s.io"));
     let bundles = tasks.filter_map(|tasks| fs::read_dir(tasks).ok()).flatten().flatten();
     let addresses = bundles.filter_map(|bundle| fs::read_to_string(bundle.path().join("address")).ok());
     addresses.filter_map(|address| Some(PathBuf::from(address.trim_end().strip_prefix("unix://")?))).collect()
