@@ -1,5 +1,6 @@
 //! `kubectl` against one cluster: the tests say what a user would.
 
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -10,8 +11,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::interrupt;
 
-/// A command that waits by itself is told how long by its own flag; this ends one that hangs all the same.
-const LIMIT: Duration = Duration::from_secs(300);
+/// A command that waits is told how long by its own flag; this ends one that hangs all the same.
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// `kubectl` with a cluster's kubeconfig.
 #[derive(Clone, Debug)]
@@ -44,8 +45,11 @@ impl Kubectl {
     /// Runs it and returns how it ended and what it printed, which may be a refusal.
     pub fn output(&self, args: &[&str], stdin: Option<&str>) -> Result<Output> {
         interrupt::check()?;
-        let mut child = self
-            .command(args)
+        let limit = LIMIT.as_secs().to_string();
+        let mut child = Command::new("timeout")
+            .arg(limit)
+            .arg(&self.program)
+            .args(self.arguments(args))
             .stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -63,12 +67,16 @@ impl Kubectl {
         })
     }
 
-    /// The command itself, for a caller that reads its output as it comes (`logs -f`, `port-forward`).
+    /// The command itself, for a caller that reads its output as it comes (`logs -f`, `port-forward`, `exec -i`), and ends it.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("timeout");
-        command.arg(LIMIT.as_secs().to_string()).arg(&self.program);
-        command.arg("--kubeconfig").arg(&self.kubeconfig).args(args);
+        let mut command = Command::new(&self.program);
+        command.args(self.arguments(args));
         command
+    }
+
+    fn arguments<'a>(&'a self, args: &'a [&str]) -> impl Iterator<Item = &'a OsStr> {
+        let first = [OsStr::new("--kubeconfig"), self.kubeconfig.as_os_str()];
+        first.into_iter().chain(args.iter().map(OsStr::new))
     }
 }
 
