@@ -34,6 +34,8 @@ save_image() {
     rm -f "$2"
     if [[ $BUILDER == buildah ]]; then
         run_buildah push --quiet "$1" "docker-archive:$2:docker.io/${1#docker.io/}"
+        # The image that had this name before has none now.
+        run_buildah rmi --prune >/dev/null
     else
         docker save --output "$2" "$1"
     fi

@@ -6,7 +6,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use ringmail_lab::interrupt;
 use ringmail_lab::kube::{Cluster, Shape};
@@ -113,7 +113,8 @@ fn up(shape: Shape) -> Result<()> {
     let begin = Instant::now();
     let cluster = match Cluster::kept() {
         Ok(cluster) => {
-            cluster.kubectl(&["get", "--raw=/readyz"])?;
+            let answer = cluster.kubectl(&["get", "--raw=/readyz"]);
+            answer.context("there is one that does not answer; take it away with: lab-kube down")?;
             println!("it is up already; take it away with: lab-kube down");
             cluster
         }
