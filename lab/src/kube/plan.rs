@@ -146,7 +146,7 @@ impl Plan {
 
     /// The IPv6 range of the pods on a node.
     pub(super) fn pods_v6(&self, node: usize) -> String {
-        format!("fd00:10:244:{:x}::/64", node - 1)
+        format!("{}/64", Ipv6Addr::new(0xfd00, 0x10, 0x244, u16::from(low_byte(node) - 1), 0, 0, 0, 0))
     }
 
     /// The Services' ranges as the API server takes them.
