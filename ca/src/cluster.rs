@@ -23,8 +23,8 @@ pub(crate) use distribute::Distributor;
 pub(crate) use fault::{ApiFault, cut};
 pub(crate) use follow::{SecretFeed, SecretWatch, feed};
 pub(crate) use lease::Election;
-pub(crate) use open::{content, have_one_in_common, open};
 pub use open::{OpenError, RootSecretSettings};
+pub(crate) use open::{content, have_one_in_common, open};
 pub(crate) use root_secret::{Content, RootSecret};
 
 /// Name of the ConfigMap that holds the bundle.
@@ -81,10 +81,9 @@ impl Cluster {
     pub async fn connect(settings: &ClusterSettings) -> Result<Self, ConnectError> {
         let mut config = match &settings.kubeconfig {
             None => Config::incluster()?,
-            Some(path) => from_file(path).await.map_err(|error| ConnectError::Kubeconfig {
-                path: path.clone(),
-                error: Box::new(error),
-            })?,
+            Some(path) => from_file(path)
+                .await
+                .map_err(|error| ConnectError::Kubeconfig { path: path.clone(), error: Box::new(error) })?,
         };
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         // Who asks decides what is worth another try: a hidden one would eat the deadline.

@@ -170,7 +170,10 @@ impl Reader<'_> {
             lifetimes: lifetimes?,
             serve_names,
             bundle_namespaces: distribute?.then(|| self.text("bundle-namespaces").unwrap_or_default()),
-            cluster: ClusterSettings { kubeconfig: self.path("kubeconfig"), namespace: self.text("namespace") },
+            cluster: ClusterSettings {
+                kubeconfig: self.path("kubeconfig"),
+                namespace: self.text("namespace"),
+            },
             bundle_out: self.path("bundle-out"),
             serving_names,
             deadlines: Deadlines { handshake: handshake?, idle: idle? },

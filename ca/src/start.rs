@@ -105,7 +105,9 @@ impl Start {
         let place = self.settings.key_place.clone();
         match (&place, self.cluster.clone()) {
             (KeyPlace::Mounted(folder), _) => Ok(Some(Source::mounted(folder.clone(), extra, trust_domain))),
-            (KeyPlace::SelfSigned(state), _) => Ok(Some(Source::self_signed(state, extra, trust_domain, now)?)),
+            (KeyPlace::SelfSigned(state), _) => {
+                Ok(Some(Source::self_signed(state, extra, trust_domain, now)?))
+            }
             (KeyPlace::RootSecret(root), Some(cluster)) => {
                 let open = || cluster::open(&cluster, root, &trust_domain, SystemTime::now());
                 let Some(content) = self.wait_for(open).await? else { return Ok(None) };
@@ -178,8 +180,12 @@ impl Start {
         let Some(cluster) = self.cluster.clone().filter(|_| is_mark || selector.is_some()) else { return };
         let (leads, leading) = watch::channel(false);
         let election = Election::new(&cluster, replica_name());
-        let distributor =
-            Distributor { cluster, authority: authority.clone(), selector, metrics: Arc::clone(&self.metrics) };
+        let distributor = Distributor {
+            cluster,
+            authority: authority.clone(),
+            selector,
+            metrics: Arc::clone(&self.metrics),
+        };
         self.tasks.spawn(election.run(leads, self.shutdown.clone()));
         self.tasks.spawn(distributor.run(leading));
     }

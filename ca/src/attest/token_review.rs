@@ -169,10 +169,8 @@ impl Shared {
     }
 
     async fn review(&self, token: &str) -> Result<Caller, AttestError> {
-        let spec = TokenReviewSpec {
-            token: Some(token.to_owned()),
-            audiences: Some(self.rules.audiences.clone()),
-        };
+        let spec =
+            TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(self.rules.audiences.clone()) };
         let body = serde_json::to_vec(&TokenReview { spec, ..TokenReview::default() });
         let body = body.map_err(|e| AttestError::ApiServerAway(e.to_string()))?;
         let request = Request::new(TokenReview::url_path(&(), None)).create(&PostParams::default(), body);
@@ -194,7 +192,12 @@ impl Shared {
         Err(AttestError::PodGone { pod: format!("{namespace}/{} with uid {}", pod.name, pod.uid) })
     }
 
-    async fn pod(&self, namespace: &str, name: &str, version: &GetParams) -> Result<Option<PodState>, AttestError> {
+    async fn pod(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: &GetParams,
+    ) -> Result<Option<PodState>, AttestError> {
         let request = Request::new(Pod::url_path(&(), Some(namespace))).get(name, version);
         match self.ask(request).await {
             Ok(text) => serde_json::from_str(&text).map(Some).map_err(|_| unreadable("Pod")),

@@ -74,11 +74,7 @@ impl Source {
     }
 
     /// A Secret that others fill.
-    pub(crate) fn secret(
-        feed: SecretFeed,
-        extra_roots: Option<PathBuf>,
-        trust_domain: TrustDomain,
-    ) -> Self {
+    pub(crate) fn secret(feed: SecretFeed, extra_roots: Option<PathBuf>, trust_domain: TrustDomain) -> Self {
         Self { place: Place::Secret(feed), extra_roots, trust_domain }
     }
 
@@ -108,12 +104,13 @@ impl Source {
         let assemble = |parts: &Parts| Authority::assemble(parts, &extra, &self.trust_domain, now);
         Ok(match &self.place {
             Place::Mounted(folder) => assemble(&mounted::read(folder)?)?,
-            Place::Secret(feed) => {
-                assemble(&mounted::read_secret(feed.origin(), content(feed)?.as_ref())?)?
-            }
+            Place::Secret(feed) => assemble(&mounted::read_secret(feed.origin(), content(feed)?.as_ref())?)?,
             Place::RootSecret(feed) => {
-                let parts = RootSecret::read(content(feed)?.as_ref()).and_then(|root| root.parts(feed.origin()));
-                assemble(&parts.map_err(|error| LoadError::Secret { secret: feed.origin().to_owned(), error })?)?
+                let parts =
+                    RootSecret::read(content(feed)?.as_ref()).and_then(|root| root.parts(feed.origin()));
+                assemble(
+                    &parts.map_err(|error| LoadError::Secret { secret: feed.origin().to_owned(), error })?,
+                )?
             }
             Place::SelfSigned(parts) => assemble(parts)?,
         })

@@ -135,9 +135,7 @@ impl Distributor {
     }
 
     /// Names of the namespaces that get the bundle. One that is being deleted takes nothing new.
-    fn namespaces(
-        &self,
-    ) -> impl Stream<Item = Result<Event<String>, watcher::Error>> + Send + use<> {
+    fn namespaces(&self) -> impl Stream<Item = Result<Event<String>, watcher::Error>> + Send + use<> {
         let client = self.cluster.client.clone();
         let selected = self.selector.clone().map(|selector| {
             let namespaces = Api::<PartialObjectMeta<Namespace>>::all(client);
@@ -145,11 +143,12 @@ impl Distributor {
         });
         let events = or_never(selected);
         events.map(|event| {
-            event.map(|event| match event {
-                Event::Apply(one) if one.metadata.deletion_timestamp.is_some() => Event::Delete(one),
-                event => event,
-            })
-            .map(|event| by_name(event, |one| one.metadata.name.unwrap_or_default()))
+            event
+                .map(|event| match event {
+                    Event::Apply(one) if one.metadata.deletion_timestamp.is_some() => Event::Delete(one),
+                    event => event,
+                })
+                .map(|event| by_name(event, |one| one.metadata.name.unwrap_or_default()))
         })
     }
 

@@ -72,9 +72,7 @@ impl ApiFault {
 }
 
 /// The result of `request`, which has [`REQUEST_TIMEOUT`].
-pub(crate) async fn bounded<T>(
-    request: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, ApiFault> {
+pub(crate) async fn bounded<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiFault> {
     within(REQUEST_TIMEOUT, request).await
 }
 
@@ -121,7 +119,8 @@ mod tests {
     use kube::core::Status;
 
     fn fault(code: u16, reason: &str) -> ApiFault {
-        let status = Status { code, reason: reason.to_owned(), message: "text".to_owned(), ..Status::default() };
+        let status =
+            Status { code, reason: reason.to_owned(), message: "text".to_owned(), ..Status::default() };
         kube::Error::Api(Box::new(status)).into()
     }
 

@@ -82,7 +82,8 @@ impl Election {
     fn say(&self, leading: &watch::Sender<bool>, holds: bool) {
         let changed = leading.send_if_modified(|leads| std::mem::replace(leads, holds) != holds);
         if changed {
-            let said = if holds { "this replica writes the bundle" } else { "another replica may write the bundle" };
+            let said =
+                if holds { "this replica writes the bundle" } else { "another replica may write the bundle" };
             tracing::info!(identity = self.identity, "{said}");
         }
     }
@@ -133,7 +134,8 @@ impl Election {
     /// An empty holder: the next replica need not wait for the end of the lease.
     async fn release(&self) -> Result<(), ApiFault> {
         let mut lease = bounded(self.leases.get(NAME)).await?;
-        if let Some(spec) = lease.spec.as_mut().filter(|s| s.holder_identity.as_ref() == Some(&self.identity)) {
+        if let Some(spec) = lease.spec.as_mut().filter(|s| s.holder_identity.as_ref() == Some(&self.identity))
+        {
             spec.holder_identity = Some(String::new());
             bounded(self.leases.replace(NAME, &PostParams::default(), &lease)).await?;
         }

@@ -52,7 +52,9 @@ pub enum OpenError {
         secret: String,
     },
     /// The Secret holds no usable root.
-    #[error("{secret}: {error}; restore it, or give --bootstrap-new-root to make a new root beside the old one")]
+    #[error(
+        "{secret}: {error}; restore it, or give --bootstrap-new-root to make a new root beside the old one"
+    )]
     Damaged {
         /// The Secret.
         secret: String,
@@ -60,19 +62,25 @@ pub enum OpenError {
         error: String,
     },
     /// There was a root once.
-    #[error("{secret} is gone, but ConfigMap {BUNDLE_CONFIG_MAP} shows there was a root; restore it, or give --bootstrap-new-root to make a new root")]
+    #[error(
+        "{secret} is gone, but ConfigMap {BUNDLE_CONFIG_MAP} shows there was a root; restore it, or give --bootstrap-new-root to make a new root"
+    )]
     Lost {
         /// The Secret.
         secret: String,
     },
     /// There is none and must be one.
-    #[error("{secret} is not there, and --self-signed-root is existing; restore it, or set create for a first start")]
+    #[error(
+        "{secret} is not there, and --self-signed-root is existing; restore it, or set create for a first start"
+    )]
     Missing {
         /// The Secret.
         secret: String,
     },
     /// The Secret holds another root than the mesh trusts.
-    #[error("{secret} and ConfigMap {BUNDLE_CONFIG_MAP} have no root in common: one of them was replaced; restore it, or give --bootstrap-new-root to keep both in the bundle")]
+    #[error(
+        "{secret} and ConfigMap {BUNDLE_CONFIG_MAP} have no root in common: one of them was replaced; restore it, or give --bootstrap-new-root to keep both in the bundle"
+    )]
     Replaced {
         /// The Secret.
         secret: String,
@@ -118,7 +126,9 @@ pub(crate) async fn open(
     for _ in 0..ROUNDS {
         match opening.round().await {
             Ok(content) => return Ok(content),
-            Err(OpenError::Api { fault: lost @ (ApiFault::AlreadyExists | ApiFault::Conflict(_)), .. }) => {
+            Err(OpenError::Api {
+                fault: lost @ (ApiFault::AlreadyExists | ApiFault::Conflict(_)), ..
+            }) => {
                 fault = lost;
             }
             Err(error) => return Err(error),
@@ -190,7 +200,10 @@ impl Opening<'_> {
         match self.read(&content) {
             Ok(root) if mark.is_empty() || have_one_in_common(mark, &root.roots) => Ok(content),
             Ok(mut root) if self.settings.bootstrap_new_root => {
-                tracing::warn!(secret = self.secret, "another root is taken: the known ones stay in the bundle");
+                tracing::warn!(
+                    secret = self.secret,
+                    "another root is taken: the known ones stay in the bundle"
+                );
                 root.roots = unique(root.roots.iter().chain(mark));
                 self.replace(secret, &root).await
             }

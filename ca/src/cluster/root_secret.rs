@@ -129,7 +129,12 @@ impl RootSecret {
     }
 
     /// Proves that each pair can sign and verifies under the bundle.
-    pub(crate) fn prove(&self, origin: &str, trust_domain: &TrustDomain, now: SystemTime) -> Result<(), String> {
+    pub(crate) fn prove(
+        &self,
+        origin: &str,
+        trust_domain: &TrustDomain,
+        now: SystemTime,
+    ) -> Result<(), String> {
         for (_, root) in self.pairs() {
             let parts = self.parts_with(origin, root)?;
             Authority::assemble(&parts, &[], trust_domain, now).map_err(|e| e.to_string())?;
@@ -165,7 +170,8 @@ pub(crate) fn set_aside(content: &mut Content) {
 
 /// Every certificate that can still be read in `content`, whatever else is wrong with it.
 pub(crate) fn readable_certificates(content: &Content) -> Vec<CertificateDer<'static>> {
-    let names = [format!("{SIGNING}.crt"), format!("{NEXT}.crt"), format!("{PREVIOUS}.crt"), ROOTS.to_owned()];
+    let names =
+        [format!("{SIGNING}.crt"), format!("{NEXT}.crt"), format!("{PREVIOUS}.crt"), ROOTS.to_owned()];
     let pem = names.iter().filter_map(|name| content.get(name));
     let found: Vec<_> = pem.flat_map(|pem| certificates(&pem.0).unwrap_or_default()).collect();
     unique(&found)
@@ -210,8 +216,12 @@ mod tests {
             ("tls.crt is there without tls.key", |c| drop(c.remove("tls.key"))),
             ("tls.key is there without tls.crt", |c| drop(c.remove("tls.crt"))),
             ("ca.crt is not there", |c| drop(c.remove("ca.crt"))),
-            ("tls.crt: no certificate in it", |c| drop(c.insert("tls.crt".to_owned(), ByteString::default()))),
-            ("tls.key: no private key in it", |c| drop(c.insert("tls.key".to_owned(), ByteString::default()))),
+            ("tls.crt: no certificate in it", |c| {
+                drop(c.insert("tls.crt".to_owned(), ByteString::default()))
+            }),
+            ("tls.key: no private key in it", |c| {
+                drop(c.insert("tls.key".to_owned(), ByteString::default()))
+            }),
             ("tls.key: no private key in it: block", |c| {
                 let key = c.get_mut("tls.key").unwrap();
                 key.0.truncate(key.0.len() - 40);

@@ -79,7 +79,9 @@ pub enum RotateError {
     #[error("a new root cannot be made: {0}")]
     Signing(String),
     /// The stage before is too young.
-    #[error("the last stage was {since} ago, expected at least {min_age}: sidecars that have not renewed since would be cut off; wait, or give --min-age with less if you know better")]
+    #[error(
+        "the last stage was {since} ago, expected at least {min_age}: sidecars that have not renewed since would be cut off; wait, or give --min-age with less if you know better"
+    )]
     TooEarly {
         /// The age of the last stage.
         since: String,
@@ -199,7 +201,10 @@ fn trust(mut root: RootSecret, trust_domain: &TrustDomain, now: SystemTime) -> R
         }
         Rotation::Settled => {
             let next = Root::new(trust_domain, now).map_err(RotateError::Signing)?;
-            let said = format!("{} is trusted beside the old one; next, in 12 h: --stage sign", describe(&next.certificate));
+            let said = format!(
+                "{} is trusted beside the old one; next, in 12 h: --stage sign",
+                describe(&next.certificate)
+            );
             root.roots.push(next.certificate.clone());
             root.rotation = Rotation::Trusted(next);
             Ok(Step::to(root, said, None))
@@ -222,12 +227,15 @@ fn sign(mut root: RootSecret) -> Result<Step, RotateError> {
 /// Roots that stayed in the bundle for another reason, such as a lost key, leave with the old one.
 fn retire(mut root: RootSecret) -> Result<Step, RotateError> {
     match root.rotation {
-        Rotation::Trusted(_) => Err(RotateError::Order("the new root does not sign yet: --stage sign comes first")),
+        Rotation::Trusted(_) => {
+            Err(RotateError::Order("the new root does not sign yet: --stage sign comes first"))
+        }
         Rotation::Settled if root.roots.len() == 1 => Ok(Step::nothing("there is no old root")),
         Rotation::Settled | Rotation::Signed(_) => {
             root.rotation = Rotation::Settled;
             root.roots.retain(|known| *known == root.signing.certificate);
-            let said = format!("{} is the only root; the rotation has ended", describe(&root.signing.certificate));
+            let said =
+                format!("{} is the only root; the rotation has ended", describe(&root.signing.certificate));
             Ok(Step::to(root, said, Some(UNTIL_RETIRE)))
         }
     }
@@ -237,7 +245,8 @@ fn undo(mut root: RootSecret, last: &str) -> Result<Step, RotateError> {
     match root.rotation {
         Rotation::Settled => Ok(Step::nothing("there is nothing to undo")),
         Rotation::Signed(previous) => {
-            let said = format!("{} signs again; the new root is still trusted", describe(&previous.certificate));
+            let said =
+                format!("{} signs again; the new root is still trusted", describe(&previous.certificate));
             root.rotation = Rotation::Trusted(std::mem::replace(&mut root.signing, previous));
             Ok(Step::to(root, said, None))
         }
@@ -257,7 +266,9 @@ fn status(root: &RootSecret) -> String {
     let rotation = match &root.rotation {
         Rotation::Settled => "no rotation in progress".to_owned(),
         Rotation::Trusted(next) => format!("trusted, to sign next: {}", describe(&next.certificate)),
-        Rotation::Signed(previous) => format!("signed before, to be retired: {}", describe(&previous.certificate)),
+        Rotation::Signed(previous) => {
+            format!("signed before, to be retired: {}", describe(&previous.certificate))
+        }
     };
     let roots: String = root.roots.iter().map(|root| format!("\n  {}", describe(root))).collect();
     format!("signs: {signs}\n{rotation}\nbundle:{roots}")

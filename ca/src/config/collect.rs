@@ -136,7 +136,11 @@ pub fn collect(
 
 /// Several values in one text are separated by commas.
 fn split(setting: &Setting, text: &str) -> Vec<String> {
-    if setting.repeats { text.split(',').map(|v| v.trim().to_owned()).collect() } else { vec![text.to_owned()] }
+    if setting.repeats {
+        text.split(',').map(|v| v.trim().to_owned()).collect()
+    } else {
+        vec![text.to_owned()]
+    }
 }
 
 fn command() -> Command {
@@ -147,7 +151,9 @@ fn command() -> Command {
     Command::new("ringmail-ca")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Issues SPIFFE certificates to the workloads of a mesh")
-        .after_help("`ringmail-ca rotate-root --help` is about rotating a self-signed root that lives in a Secret.")
+        .after_help(
+            "`ringmail-ca rotate-root --help` is about rotating a self-signed root that lives in a Secret.",
+        )
         .arg(config)
         .args(SETTINGS.iter().map(argument))
 }

@@ -53,7 +53,11 @@ pub const SETTINGS: &[Setting] = &[
         "Secret with a signing key, under the same names as in a folder; followed while running",
     ),
     setting("state-dir", "DIR", "Folder of the self-signed root"),
-    setting("root-secret", "NAME", "Secret of the self-signed root, shared by all replicas; followed while running"),
+    setting(
+        "root-secret",
+        "NAME",
+        "Secret of the self-signed root, shared by all replicas; followed while running",
+    ),
     setting(
         "self-signed-root",
         "create|existing",
@@ -77,11 +81,19 @@ pub const SETTINGS: &[Setting] = &[
         "YAML list of {token, namespace, service_account}; followed while running",
     ),
     setting("jwks", "FILE", "JSON Web Key Set that JWTs are verified against; followed while running"),
-    setting("token-review", "", "Have the Kubernetes API server judge JWTs, and look at the pods they are bound to")
-        .switch(),
-    setting("token-review-audience", "NAME", "Audience that a token may be for, when the API server judges it")
-        .repeats()
-        .default("ringmail-ca,istio-ca"),
+    setting(
+        "token-review",
+        "",
+        "Have the Kubernetes API server judge JWTs, and look at the pods they are bound to",
+    )
+    .switch(),
+    setting(
+        "token-review-audience",
+        "NAME",
+        "Audience that a token may be for, when the API server judges it",
+    )
+    .repeats()
+    .default("ringmail-ca,istio-ca"),
     setting("audience", "NAME", "Audience that a JWT must name").default("ringmail-ca"),
     setting("issuer", "NAME", "Issuer that a JWT must name; not checked when absent"),
     setting("ttl", "DURATION", "Lifetime of a leaf when the request names none").default("24h"),

@@ -110,7 +110,9 @@ fn serve_names_are_read_from_flags_and_from_one_variable() {
     assert_eq!(by_flags, by_variable);
     assert_eq!(by_flags.of(&identity("a/sa/b")), ["c", "d"]);
     let wrong = [&REQUIRED[..], &["--serve-names", "control=x"]].concat();
-    assert!(settings(&wrong, &[]).unwrap_err().to_string().contains("expected <namespace>/<service account>="));
+    assert!(
+        settings(&wrong, &[]).unwrap_err().to_string().contains("expected <namespace>/<service account>=")
+    );
 }
 
 #[test]

@@ -23,7 +23,11 @@ pub(super) struct Reviewed {
 }
 
 /// The caller that the answer proves.
-pub(super) fn judge(reviewed: Reviewed, rules: &TokenReviewRules, token: &str) -> Result<Caller, AttestError> {
+pub(super) fn judge(
+    reviewed: Reviewed,
+    rules: &TokenReviewRules,
+    token: &str,
+) -> Result<Caller, AttestError> {
     let status = reviewed.status.unwrap_or_default();
     if status.authenticated != Some(true) {
         let error = status.error.filter(|error| !error.is_empty());
@@ -108,7 +112,10 @@ mod tests {
         let caller = answered(sound()).unwrap();
         assert_eq!(caller.identity.as_str(), "spiffe://cluster.local/ns/ignite/sa/node");
         let pod = caller.pod.unwrap();
-        assert_eq!((pod.name.as_str(), pod.uid.as_str(), pod.node.as_deref()), ("ignite-0", "e7b4", Some("node1")));
+        assert_eq!(
+            (pod.name.as_str(), pod.uid.as_str(), pod.node.as_deref()),
+            ("ignite-0", "e7b4", Some("node1"))
+        );
     }
 
     #[test]
