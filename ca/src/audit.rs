@@ -123,7 +123,7 @@ pub(crate) fn issued(address: SocketAddr, caller: &Caller, issued: &Issued<'_>) 
         pod = caller.pod.as_ref().map(|pod| pod.name.as_str()),
         pod_uid = caller.pod.as_ref().map(|pod| pod.uid.as_str()),
         node = caller.pod.as_ref().and_then(|pod| pod.node.as_deref()),
-        names = issued.names,
+        names = issued.names.as_deref(),
         serial = issued.serial,
         ttl_seconds = issued.ttl.as_secs(),
         key = issued.key.as_str(),

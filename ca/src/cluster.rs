@@ -21,7 +21,7 @@ use kube::{Client, Config};
 
 pub(crate) use distribute::Distributor;
 pub(crate) use fault::{ApiFault, cut};
-pub(crate) use follow::{SecretFeed, SecretWatch, feed};
+pub(crate) use follow::{SecretFeed, feed};
 pub(crate) use lease::Election;
 pub use open::{OpenError, RootSecretSettings};
 pub(crate) use open::{content, have_one_in_common, open};

@@ -50,10 +50,8 @@ pub async fn run(settings: Settings, shutdown: watch::Receiver<bool>) -> Result<
     let address = listener.local_addr().ok();
     let health = Arc::new(Health::new(Arc::clone(&metrics)));
     let pages = tokio::spawn(Arc::clone(&health).run(listener, shutdown.clone()));
-    let cluster = match settings.needs_cluster() {
-        true => Some(Cluster::connect(&settings.cluster).await?),
-        false => None,
-    };
+    let cluster =
+        if settings.needs_cluster() { Some(Cluster::connect(&settings.cluster).await?) } else { None };
     let start = Start { settings, metrics, health, cluster, tasks: JoinSet::new(), shutdown };
     let served = start.serve(address).await;
     pages.abort();

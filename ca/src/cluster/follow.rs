@@ -1,5 +1,6 @@
 //! A Secret that is followed: its newest content, as the API server announces it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -16,10 +17,17 @@ use super::{ApiFault, Cluster};
 type Held = Option<Arc<Content>>;
 
 /// The newest known content of a Secret.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct SecretFeed {
     name: String,
     held: watch::Receiver<Held>,
+}
+
+/// Never the content, which is a private key.
+impl fmt::Debug for SecretFeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
 }
 
 impl SecretFeed {

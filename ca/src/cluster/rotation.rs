@@ -304,10 +304,9 @@ fn trust_domain(root: &CertificateDer<'_>) -> Result<TrustDomain, String> {
     let (_, certificate) = X509Certificate::from_der(root).map_err(|e| format!("tls.crt: {e}"))?;
     let names = certificate.subject_alternative_name().map_err(|e| format!("tls.crt: {e}"))?;
     let names = names.map(|san| san.value.general_names.as_slice()).unwrap_or_default();
-    let uri = names.iter().find_map(|name| match name {
-        GeneralName::URI(uri) => uri.strip_prefix("spiffe://"),
-        _ => None,
-    });
+    let uri = names
+        .iter()
+        .find_map(|name| if let GeneralName::URI(uri) = name { uri.strip_prefix("spiffe://") } else { None });
     let uri = uri.ok_or("tls.crt names no trust domain: it is no root that ringmail-ca made")?;
     uri.parse().map_err(|e| format!("tls.crt: {e}"))
 }

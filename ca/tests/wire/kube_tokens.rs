@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use rcgen::KeyPair;
+use ringmail_ca::messages::IstioCertificateResponse;
 use serde_json::{Value, json};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::support::fake_api_server::{FakeApiServer, Mood, key};
 use crate::support::{Ca, IDENTITY, ask, assert_refused, certificates, csr, eventually, request, verify};
@@ -49,17 +50,17 @@ fn start(server: &FakeApiServer) -> Ca {
     ca
 }
 
-async fn asked(ca: &Ca, token: &str) -> Result<Vec<String>, tonic::Status> {
+async fn asked(ca: &Ca, token: &str) -> Result<IstioCertificateResponse, Status> {
     let key = KeyPair::generate().unwrap();
-    ask(ca.connect().await, Some(token), request(&csr(&key))).await.map(|answer| answer.cert_chain)
+    ask(ca.connect().await, Some(token), request(&csr(&key))).await
 }
 
 #[tokio::test]
 async fn a_bound_token_gets_its_identity_and_the_audit_line_names_pod_and_node() {
     let server = server();
     let ca = start(&server);
-    let chain = asked(&ca, REVIEWED).await.unwrap();
-    assert_eq!(verify(&ca.bundle(), &certificates(&chain)[..1]).unwrap().as_str(), IDENTITY);
+    let answer = asked(&ca, REVIEWED).await.unwrap();
+    assert_eq!(verify(&ca.bundle(), &certificates(&answer.cert_chain)[..1]).unwrap().as_str(), IDENTITY);
     let line = ca.audit();
     for (field, expected) in
         [("identity", IDENTITY), ("pod", "ignite-0"), ("pod_uid", "uid-of-ignite-0"), ("node", "node1")]
