@@ -17,6 +17,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher;
 use kube::{Client, Config};
 
 pub(crate) use distribute::Distributor;
@@ -37,6 +39,12 @@ pub(crate) const FIELD_MANAGER: &str = "ringmail-ca";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For one request that is not a watch. Longer than an API server needs, shorter than anybody waits.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A watch that failed is begun again after this: what changed meanwhile is to be known soon after an
+/// outage, and a few requests per second from a few replicas are nothing to a server that comes back.
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
+/// Length of one watch request in seconds. A connection that died without a word is noticed at its end.
+const WATCH_LENGTH: u32 = 60;
 
 /// Where the API server is, and who we are there.
 #[derive(Clone, Debug, Default)]
@@ -97,4 +105,24 @@ impl Cluster {
 async fn from_file(path: &PathBuf) -> Result<Config, kube::config::KubeconfigError> {
     let kubeconfig = Kubeconfig::read_from(path)?;
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await
+}
+
+/// The objects that a watch is for.
+pub(crate) fn watch_of() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_LENGTH)
+}
+
+/// The pause after a failed watch: always the same.
+pub(crate) struct WatchPause;
+
+impl Iterator for WatchPause {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(WATCH_PAUSE)
+    }
+}
+
+impl Backoff for WatchPause {
+    fn reset(&mut self) {}
 }

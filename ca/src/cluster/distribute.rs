@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_stream::{Stream, StreamExt};
 
 use super::fault::bounded;
-use super::{ApiFault, BUNDLE_CONFIG_MAP, BUNDLE_KEY, Cluster, FIELD_MANAGER};
+use super::{ApiFault, BUNDLE_CONFIG_MAP, BUNDLE_KEY, Cluster, FIELD_MANAGER, WatchPause, watch_of};
 use crate::authority::Authority;
 use crate::metrics::Metrics;
 use wanted::Wanted;
@@ -139,7 +139,7 @@ impl Distributor {
         let client = self.cluster.client.clone();
         let selected = self.selector.clone().map(|selector| {
             let namespaces = Api::<PartialObjectMeta<Namespace>>::all(client);
-            watcher(namespaces, watcher::Config::default().labels(&selector)).default_backoff()
+            watcher(namespaces, watch_of().labels(&selector)).backoff(WatchPause)
         });
         let events = or_never(selected);
         events.map(|event| {
@@ -159,8 +159,8 @@ impl Distributor {
             Some(_) => Api::<ConfigMap>::all(client),
             None => Api::namespaced(client, &self.cluster.namespace),
         };
-        let only = watcher::Config::default().fields(&format!("metadata.name={BUNDLE_CONFIG_MAP}"));
-        watcher(maps, only).default_backoff().map(|event| event.map(|event| by_name(event, content)))
+        let only = watch_of().fields(&format!("metadata.name={BUNDLE_CONFIG_MAP}"));
+        watcher(maps, only).backoff(WatchPause).map(|event| event.map(|event| by_name(event, content)))
     }
 }
 

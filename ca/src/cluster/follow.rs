@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_stream::StreamExt;
 
 use super::root_secret::Content;
-use super::{ApiFault, Cluster};
+use super::{ApiFault, Cluster, WatchPause, watch_of};
 
 /// The content of a Secret; none when there is no such Secret.
 type Held = Option<Arc<Content>>;
@@ -72,8 +72,8 @@ pub(crate) fn feed(cluster: &Cluster, secret: &str, first: Option<Content>) -> (
 impl SecretWatch {
     /// Follows the Secret until `shutdown` turns true. While the API server is away, what is known stays.
     pub(crate) async fn run(self, mut shutdown: watch::Receiver<bool>) {
-        let only = watcher::Config::default().fields(&format!("metadata.name={}", self.secret));
-        let events = watcher(self.api.clone(), only).default_backoff();
+        let only = watch_of().fields(&format!("metadata.name={}", self.secret));
+        let events = watcher(self.api.clone(), only).backoff(WatchPause);
         let mut events = std::pin::pin!(events);
         let (mut seen, mut fault) = (false, None);
         loop {

@@ -10,6 +10,7 @@ mod crash;
 mod hostile;
 mod issuing;
 mod kube_bundle;
+mod kube_real;
 mod kube_root;
 mod kube_rotation;
 mod kube_tokens;

@@ -110,7 +110,17 @@ impl Ca {
         flags: &[&str],
     ) -> Result<Self, Vec<Value>> {
         let folder = folder();
-        let mut command = kube_command(folder.path(), &server.kubeconfig(folder.path()));
+        let kubeconfig = server.kubeconfig(folder.path());
+        Self::try_with_kubeconfig(folder, &kubeconfig, flags)
+    }
+
+    /// The running CA that asks the API server of `kubeconfig`, or what it said before it ended.
+    pub(crate) fn try_with_kubeconfig(
+        folder: Arc<TempDir>,
+        kubeconfig: &str,
+        flags: &[&str],
+    ) -> Result<Self, Vec<Value>> {
+        let mut command = kube_command(folder.path(), kubeconfig);
         command.args(flags);
         Self::try_run(folder, command)
     }
