@@ -80,7 +80,7 @@ impl FakeApiServer {
         let serving = server.clone();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(serving.accept(TcpListener::from_std(listener).unwrap()));
+            runtime.block_on(async { serving.accept(TcpListener::from_std(listener).unwrap()).await });
         });
         server
     }

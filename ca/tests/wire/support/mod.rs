@@ -138,7 +138,8 @@ impl Ca {
             }
         });
         let mut before = Vec::new();
-        while let Ok(line) = lines.recv_timeout(PATIENCE) {
+        let deadline = Instant::now() + PATIENCE;
+        while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             if line["message"] == "serving" {
                 let address = |field: &str| line[field].as_str().unwrap().parse().unwrap();
                 let (address, metrics) = (address("listen"), address("metrics_listen"));
