@@ -59,7 +59,7 @@ pub enum StartError {
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     /// A Secret yields no signing key.
-    #[error("ca: {0}")]
+    #[error(transparent)]
     Open(#[from] OpenError),
     /// The serving certificate cannot be signed.
     #[error("serving certificate: {0}")]

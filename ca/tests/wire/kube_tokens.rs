@@ -108,6 +108,7 @@ async fn what_the_api_server_does_not_vouch_for_is_refused_and_no_text_holds_the
     }
     server.put(&running, pod("Pending"));
     asked(&ca, REVIEWED).await.unwrap();
+    assert_eq!(ca.audit()["outcome"], "issued");
     assert_refused(
         &ca,
         asked(&ca, "un.known.token-of-nobody").await,

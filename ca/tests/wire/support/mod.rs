@@ -62,11 +62,11 @@ pub(crate) fn command(folder: &Path) -> Command {
     command
 }
 
-/// The command of a CA on free ports whose API server is `kubeconfig`'s.
-pub(crate) fn kube_command(folder: &Path, kubeconfig: &str) -> Command {
+/// The command of a CA whose API server is `kubeconfig`'s and whose metrics are at `metrics`.
+pub(crate) fn kube_command(folder: &Path, kubeconfig: &str, metrics: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringmail-ca"));
     command
-        .args(["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--log-format", "json"])
+        .args(["--listen", "127.0.0.1:0", "--metrics-listen", metrics, "--log-format", "json"])
         .args(["--static-tokens".as_ref(), folder.join("tokens.yaml").as_os_str()])
         .args(["--bundle-out".as_ref(), folder.join("bundle.pem").as_os_str()])
         .args(["--kubeconfig", kubeconfig])
@@ -120,7 +120,7 @@ impl Ca {
         kubeconfig: &str,
         flags: &[&str],
     ) -> Result<Self, Vec<Value>> {
-        let mut command = kube_command(folder.path(), kubeconfig);
+        let mut command = kube_command(folder.path(), kubeconfig, "127.0.0.1:0");
         command.args(flags);
         Self::try_run(folder, command)
     }
