@@ -10,7 +10,8 @@ use ringmail_ca::config::{self, LogFormat, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::{
-    Layer as _, Registry, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    Layer as _, Registry, filter::LevelFilter, filter::Targets, fmt, layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 /// EX_USAGE of sysexits.
@@ -96,8 +97,10 @@ fn start_log(settings: &Settings) {
     let chosen: Targets = settings.log_level.parse().unwrap_or_default();
     let filter = chosen
         .with_target(audit::TARGET, tracing::Level::INFO)
-        // Below this level it writes answers that it cannot read, with the tokens and keys in them.
-        .with_target("kube_client::client", tracing::Level::ERROR);
+        // They repeat what is reported here anyway, and write answers that they cannot read, with the tokens
+        // and keys in them.
+        .with_target("kube_client", LevelFilter::OFF)
+        .with_target("kube_runtime", LevelFilter::OFF);
     let lines = fmt::layer::<Registry>();
     let lines = match settings.log_format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),

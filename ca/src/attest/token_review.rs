@@ -35,6 +35,8 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 64;
 /// How often an API server that gave no answer is asked by ourselves, for the readiness.
 const PROBE: Duration = Duration::from_secs(1);
+/// An answer this old says nothing about the present: a CA that nobody asks asks for itself.
+const STALE: Duration = Duration::from_secs(10);
 /// What no API server accepts.
 const PROBE_TOKEN: &str = "not.a.token";
 const PROBE_POD: (&str, &str) = ("default", "ringmail-ca-probe");
@@ -115,11 +117,12 @@ impl TokenReviewAttestor {
         self.shared.outage.fault()
     }
 
-    /// Asks at the start, and again for as long as there is no answer, until `shutdown` turns true. Without
-    /// it, a CA that is not ready would get no request and never learn that the API server is back.
+    /// Asks at the start, again for as long as there is no answer, and when nobody else has for a while, until
+    /// `shutdown` turns true. Without it, a CA that is not ready would get no request and never learn that the
+    /// API server is back.
     pub async fn keep_asking(self, mut shutdown: watch::Receiver<bool>) {
         loop {
-            if self.fault().is_some() {
+            if self.shared.outage.is_unsure(Instant::now(), STALE) {
                 self.shared.probe().await;
             }
             tokio::select! {

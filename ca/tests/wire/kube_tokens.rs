@@ -142,6 +142,14 @@ async fn an_api_server_that_is_away_is_no_word_on_a_token_and_its_return_needs_n
     }
 }
 
+#[test]
+fn a_ca_that_nobody_asks_still_says_that_the_api_server_is_away() {
+    let server = server();
+    let ca = start(&server);
+    server.mood(Mood::Failing(500));
+    eventually("not ready", || ca.page("/healthz/ready").starts_with("HTTP/1.1 503"));
+}
+
 #[tokio::test]
 async fn a_silent_api_server_costs_one_deadline_and_then_everybody_is_told_at_once() {
     let server = server();

@@ -23,6 +23,8 @@ struct State {
     until: Option<Instant>,
     /// Which attempt is the newest: only its failure is news.
     attempt: u64,
+    /// When there was an answer last.
+    answered: Option<Instant>,
 }
 
 /// An attempt that was let through.
@@ -33,7 +35,15 @@ impl Outage {
     /// Nothing was asked yet, so nobody knows whether there would be an answer.
     pub(super) fn unproved() -> Self {
         let fault = Some(AttestError::ApiServerAway("not asked yet".to_owned()));
-        Self { state: Mutex::new(State { fault, pause: Duration::ZERO, until: None, attempt: 0 }) }
+        Self {
+            state: Mutex::new(State {
+                fault,
+                pause: Duration::ZERO,
+                until: None,
+                attempt: 0,
+                answered: None,
+            }),
+        }
     }
 
     /// Whether somebody may ask now.
@@ -72,9 +82,16 @@ impl Outage {
                 if state.fault.take().is_some() {
                     tracing::info!("tokens can be judged");
                 }
-                (state.pause, state.until) = (Duration::ZERO, None);
+                (state.pause, state.until, state.answered) = (Duration::ZERO, None, Some(now));
             }
         }
+    }
+
+    /// Whether there has been no answer for `age`, or none at all since a failure.
+    pub(super) fn is_unsure(&self, now: Instant, age: Duration) -> bool {
+        let state = self.state();
+        let recent = state.answered.is_some_and(|at| now.saturating_duration_since(at) < age);
+        state.fault.is_some() || !recent
     }
 
     /// Why tokens cannot be judged at present.
@@ -123,5 +140,8 @@ mod tests {
         outage.learn::<()>(outage.probe(), &Err(AttestError::NotBound), now);
         assert_eq!(outage.fault(), None);
         assert!(outage.admit(now).is_ok());
+        let age = Duration::from_secs(10);
+        assert!(!outage.is_unsure(now + age / 2, age));
+        assert!(outage.is_unsure(now + age, age), "an old answer is none");
     }
 }
