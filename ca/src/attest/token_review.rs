@@ -20,7 +20,7 @@ use kube::{Client, Resource};
 use ringmail_identity::TrustDomain;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use super::{AttestError, Attesting, Attestor, BoundPod, Caller, SourceError};
 use crate::cluster::ApiFault;
@@ -70,7 +70,7 @@ pub struct TokenReviewAttestor {
 struct Shared {
     client: Client,
     rules: TokenReviewRules,
-    permits: Semaphore,
+    places: Semaphore,
     outage: Outage,
     deadline: Duration,
 }
@@ -95,12 +95,8 @@ struct PodStatus {
 impl TokenReviewAttestor {
     /// Judges tokens by `rules`.
     pub fn new(client: Client, rules: TokenReviewRules) -> Self {
-        Self::with_deadline(client, rules, DEADLINE)
-    }
-
-    fn with_deadline(client: Client, rules: TokenReviewRules, deadline: Duration) -> Self {
-        let (permits, outage) = (Semaphore::new(AT_ONCE), Outage::unproved());
-        Self { shared: Arc::new(Shared { client, rules, permits, outage, deadline }) }
+        let (places, outage) = (Semaphore::new(AT_ONCE), Outage::unproved());
+        Self { shared: Arc::new(Shared { client, rules, places, outage, deadline: DEADLINE }) }
     }
 
     /// Whose token `token` is.
@@ -153,22 +149,28 @@ impl Attestor for TokenReviewAttestor {
 
 impl Shared {
     async fn attest(&self, token: &str) -> Result<Caller, AttestError> {
+        let until = tokio::time::Instant::now() + self.deadline;
+        // A place that does not come free in time says that we ask too much, not that nobody answers.
+        let Ok(Ok(_place)) = timeout_at(until, self.places.acquire()).await else {
+            return Err(AttestError::ApiServerAway(format!("{AT_ONCE} others are being asked about")));
+        };
         let attempt = self.outage.admit(Instant::now())?;
-        let judged = timeout(self.deadline, self.judge(token)).await;
-        let judged = judged.unwrap_or_else(|_| {
-            Err(AttestError::ApiServerAway(format!("nothing within {:?}", self.deadline)))
-        });
+        let judged = timeout_at(until, self.judge(token)).await;
+        let judged = judged.unwrap_or_else(|_| Err(self.nothing_in_time()));
         self.outage.learn(attempt, &judged, Instant::now());
         judged
     }
 
     async fn judge(&self, token: &str) -> Result<Caller, AttestError> {
-        let _permit = self.permits.acquire().await.map_err(|e| AttestError::ApiServerAway(e.to_string()))?;
         let caller = self.review(token).await?;
         if let (PodCheck::LookUp, Some(pod)) = (self.rules.pod_check, &caller.pod) {
             self.check_pod(caller.identity.namespace().unwrap_or_default(), pod).await?;
         }
         Ok(caller)
+    }
+
+    fn nothing_in_time(&self) -> AttestError {
+        AttestError::ApiServerAway(format!("nothing within {:?}", self.deadline))
     }
 
     async fn review(&self, token: &str) -> Result<Caller, AttestError> {
@@ -232,9 +234,7 @@ impl Shared {
             }
         };
         let asked = timeout(self.deadline, both).await;
-        let asked = asked.unwrap_or_else(|_| {
-            Err(AttestError::ApiServerAway(format!("nothing within {:?}", self.deadline)))
-        });
+        let asked = asked.unwrap_or_else(|_| Err(self.nothing_in_time()));
         self.outage.learn(attempt, &asked, Instant::now());
     }
 }
