@@ -72,7 +72,6 @@ struct Shared {
     rules: TokenReviewRules,
     places: Semaphore,
     outage: Outage,
-    deadline: Duration,
 }
 
 /// As much of a pod as matters here: a whole one is long to read.
@@ -96,7 +95,7 @@ impl TokenReviewAttestor {
     /// Judges tokens by `rules`.
     pub fn new(client: Client, rules: TokenReviewRules) -> Self {
         let (places, outage) = (Semaphore::new(AT_ONCE), Outage::unproved());
-        Self { shared: Arc::new(Shared { client, rules, places, outage, deadline: DEADLINE }) }
+        Self { shared: Arc::new(Shared { client, rules, places, outage }) }
     }
 
     /// Whose token `token` is.
@@ -149,14 +148,14 @@ impl Attestor for TokenReviewAttestor {
 
 impl Shared {
     async fn attest(&self, token: &str) -> Result<Caller, AttestError> {
-        let until = tokio::time::Instant::now() + self.deadline;
+        let until = tokio::time::Instant::now() + DEADLINE;
         // A place that does not come free in time says that we ask too much, not that nobody answers.
         let Ok(Ok(_place)) = timeout_at(until, self.places.acquire()).await else {
             return Err(AttestError::ApiServerAway(format!("{AT_ONCE} others are being asked about")));
         };
         let attempt = self.outage.admit(Instant::now())?;
         let judged = timeout_at(until, self.judge(token)).await;
-        let judged = judged.unwrap_or_else(|_| Err(self.nothing_in_time()));
+        let judged = judged.unwrap_or_else(|_| Err(nothing_in_time()));
         self.outage.learn(attempt, &judged, Instant::now());
         judged
     }
@@ -167,10 +166,6 @@ impl Shared {
             self.check_pod(caller.identity.namespace().unwrap_or_default(), pod).await?;
         }
         Ok(caller)
-    }
-
-    fn nothing_in_time(&self) -> AttestError {
-        AttestError::ApiServerAway(format!("nothing within {:?}", self.deadline))
     }
 
     async fn review(&self, token: &str) -> Result<Caller, AttestError> {
@@ -233,8 +228,8 @@ impl Shared {
                 PodCheck::Skip => Ok(()),
             }
         };
-        let asked = timeout(self.deadline, both).await;
-        let asked = asked.unwrap_or_else(|_| Err(self.nothing_in_time()));
+        let asked = timeout(DEADLINE, both).await;
+        let asked = asked.unwrap_or_else(|_| Err(nothing_in_time()));
         self.outage.learn(attempt, &asked, Instant::now());
     }
 }
@@ -265,6 +260,10 @@ fn without_answer(fault: ApiFault, token: &str) -> AttestError {
             AttestError::ApiServerAway(redacted(fault.to_string()))
         }
     }
+}
+
+fn nothing_in_time() -> AttestError {
+    AttestError::ApiServerAway(format!("nothing within {DEADLINE:?}"))
 }
 
 fn unreadable(what: &str) -> AttestError {
