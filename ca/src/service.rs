@@ -31,7 +31,7 @@ use crate::metrics::Metrics;
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// Requests in progress at once: those of a thousand proxies that come back together, each of which may
 /// wait for a word of the API server. It bounds what is held for them.
-pub const MAX_REQUESTS: usize = 2048;
+pub const MAX_REQUESTS: usize = 1024;
 const IMPERSONATION_KEY: &str = "ImpersonatedIdentity";
 
 /// Why a request gets no certificate.

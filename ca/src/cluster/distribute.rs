@@ -141,15 +141,7 @@ impl Distributor {
             let namespaces = Api::<PartialObjectMeta<Namespace>>::all(client);
             watcher(namespaces, watch_of().labels(&selector)).backoff(WatchPause)
         });
-        let events = or_never(selected);
-        events.map(|event| {
-            event
-                .map(|event| match event {
-                    Event::Apply(one) if one.metadata.deletion_timestamp.is_some() => Event::Delete(one),
-                    event => event,
-                })
-                .map(|event| by_name(event, |one| one.metadata.name.unwrap_or_default()))
-        })
+        or_never(selected).map(|event| event.map(|event| by_name(without_ending(event), name)))
     }
 
     /// The ConfigMaps' content, by namespace.
@@ -162,6 +154,18 @@ impl Distributor {
         let only = watch_of().fields(&format!("metadata.name={BUNDLE_CONFIG_MAP}"));
         watcher(maps, only).backoff(WatchPause).map(|event| event.map(|event| by_name(event, content)))
     }
+}
+
+/// A namespace that is being deleted is as good as gone.
+fn without_ending(event: Event<PartialObjectMeta<Namespace>>) -> Event<PartialObjectMeta<Namespace>> {
+    match event {
+        Event::Apply(one) if one.metadata.deletion_timestamp.is_some() => Event::Delete(one),
+        Event::Apply(_) | Event::Delete(_) | Event::Init | Event::InitApply(_) | Event::InitDone => event,
+    }
+}
+
+fn name(namespace: PartialObjectMeta<Namespace>) -> String {
+    namespace.metadata.name.unwrap_or_default()
 }
 
 fn content(map: ConfigMap) -> (String, String) {

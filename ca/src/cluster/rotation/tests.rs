@@ -37,7 +37,7 @@ fn the_bundle_carries_both_roots_from_the_first_stage_to_the_last() {
     assert_eq!(signed.signing.certificate, signed.roots[1], "the new one signs");
     signed.prove("secret", &td(), SystemTime::now()).unwrap();
     let retired = after(&[Trust, Sign, Retire]);
-    assert_eq!(retired.roots, [retired.signing.certificate.clone()]);
+    assert_eq!(retired.roots, std::slice::from_ref(&retired.signing.certificate));
 }
 
 #[test]
