@@ -2,7 +2,7 @@
 //!
 //! These tests take the cluster of KUBECONFIG, with an administrator's rights, and the `kubectl` on the path:
 //! `KUBECONFIG=... cargo test -p ringmail-ca --test wire kube_real -- --ignored --test-threads 1`.
-//! The CAs run here, with the kubeconfig of a service account; the pods need no node, for they are never scheduled.
+//! The CAs run here, with the kubeconfig of a service account; the pods need no node, for nothing in them ever runs.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -65,14 +65,14 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: ringmail-ca}
 subjects: [{kind: ServiceAccount, name: ringmail-ca, namespace: ca-NAME}]
 "#;
 
-/// A pod that nothing schedules: it is there, and that is all a token needs.
+/// A pod on a node that nobody has: it is there, and that is all a token needs.
 const POD: &str = r#"
 apiVersion: v1
 kind: Pod
 metadata: {name: ignite-0, namespace: pods-NAME}
 spec:
   serviceAccountName: node
-  schedulerName: nobody
+  nodeName: node-of-nobody
   containers: [{name: ignite, image: none}]
 "#;
 
@@ -190,7 +190,9 @@ async fn only_a_token_that_is_bound_to_a_live_pod_gets_a_certificate() {
         let id = verify(&ca.bundle(), &certificates(&answer.cert_chain)[..1]).unwrap();
         assert_eq!(id.as_str(), format!("spiffe://cluster.local/ns/{}/sa/node", world.pods()));
         let line = ca.audit();
-        assert_eq!((&line["pod"], &line["pod_uid"]), (&"ignite-0".into(), &uid.as_str().into()), "{line}");
+        for (field, expected) in [("pod", "ignite-0"), ("pod_uid", &uid), ("node", "node-of-nobody")] {
+            assert_eq!(line[field], expected, "{line}");
+        }
     }
     let refused = async |token: &str, reason: &str| {
         assert_refused(&ca, asked(&ca, token).await, Code::Unauthenticated, reason);
