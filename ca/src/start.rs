@@ -182,6 +182,7 @@ impl Start {
             cluster,
             authority: authority.clone(),
             selector,
+            is_mark,
             metrics: Arc::clone(&self.metrics),
         };
         self.tasks.spawn(election.run(leads, self.shutdown.clone()));

@@ -40,8 +40,10 @@ const RETRY: Duration = Duration::from_secs(5);
 pub(crate) struct Distributor {
     pub(crate) cluster: Cluster,
     pub(crate) authority: watch::Receiver<Arc<Authority>>,
-    /// Selects the namespaces; none means the own namespace alone.
+    /// Selects the namespaces; none means none but the own one.
     pub(crate) selector: Option<String>,
+    /// Whether the own namespace has the bundle even where it is not selected.
+    pub(crate) is_mark: bool,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -76,10 +78,10 @@ impl Distributor {
     async fn lead(&mut self) {
         let mut namespaces = std::pin::pin!(self.namespaces());
         let mut maps = std::pin::pin!(self.maps());
-        let mut wanted = Wanted::new(self.bundle());
+        let own = self.is_mark.then(|| self.cluster.namespace.clone());
+        let mut wanted = Wanted::new(self.bundle(), own);
         if self.selector.is_none() {
-            wanted.namespace(Event::Init, Instant::now());
-            wanted.namespace(Event::InitApply(self.cluster.namespace.clone()), Instant::now());
+            // There is no list to wait for.
             wanted.namespace(Event::InitDone, Instant::now());
         }
         let mut fault = None;

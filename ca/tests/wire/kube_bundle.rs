@@ -61,6 +61,8 @@ fn a_selector_is_followed_as_labels_change() {
     let ca = Ca::on(&server, &flags);
     let bundle = bundle(&ca);
     eventually("the selected one", || holds(&server, "inside", &bundle));
+    server.delete(&map("ringmail-system"));
+    eventually("the own one, selected or not", || holds(&server, "ringmail-system", &bundle));
     server.namespace("outside", json!({ "mesh": "yes" }));
     eventually("one that joined", || holds(&server, "outside", &bundle));
     server.namespace("outside", json!({}));
@@ -102,4 +104,17 @@ fn one_replica_writes_and_the_next_one_takes_over() {
     assert_ne!(holder(&server), first);
     server.namespace("after", json!({}));
     eventually("it writes", || holds(&server, "after", &self::bundle(&third)));
+}
+
+#[test]
+fn the_lease_of_another_replica_holds_until_it_is_not_renewed_any_more() {
+    let server = FakeApiServer::start(&["ringmail-system", "ignite"]);
+    let lease = key("leases", "ringmail-system", "ringmail-ca");
+    server.put(&lease, json!({ "spec": { "holderIdentity": "another", "leaseDurationSeconds": 15 } }));
+    let ca = Ca::on(&server, &FLAGS);
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(server.get(&map("ignite")), None, "the other one writes");
+    assert_eq!(holder(&server), json!("another"));
+    eventually("the lease is taken over", || holder(&server) != json!("another"));
+    eventually("the bundle is written", || holds(&server, "ignite", &bundle(&ca)));
 }

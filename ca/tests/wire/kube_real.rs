@@ -204,7 +204,7 @@ async fn only_a_token_that_is_bound_to_a_live_pod_gets_a_certificate() {
     let mut forged = world.bound("ringmail-ca", &uid);
     let last = forged.pop().unwrap();
     forged.push(if last == 'A' { 'Q' } else { 'A' });
-    forged.insert_str(forged.rfind('.').unwrap() + 1, "A");
+    forged.insert(forged.rfind('.').unwrap() + 1, 'A');
     refused(&forged, "token_rejected").await;
 
     let token = world.bound("ringmail-ca", &uid);

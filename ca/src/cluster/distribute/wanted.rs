@@ -15,6 +15,8 @@ type Digest = [u8; 32];
 pub(super) struct Wanted {
     text: String,
     digest: Option<Digest>,
+    /// A namespace that has the bundle whether it is listed or not.
+    always: Option<String>,
     namespaces: Listed<BTreeSet<String>>,
     maps: Listed<BTreeMap<String, Option<Digest>>>,
     /// Namespaces to be written, and when.
@@ -43,10 +45,10 @@ fn digest_of(text: &str) -> Option<Digest> {
 }
 
 impl Wanted {
-    pub(super) fn new(text: String) -> Self {
+    pub(super) fn new(text: String, always: Option<String>) -> Self {
         let digest = digest_of(&text);
         let (namespaces, maps) = (Listed::default(), Listed::default());
-        Self { text, digest, namespaces, maps, due: BTreeMap::new() }
+        Self { text, digest, always, namespaces, maps, due: BTreeMap::new() }
     }
 
     /// The bundle's text.
@@ -124,7 +126,7 @@ impl Wanted {
     }
 
     fn compare_all(&mut self, now: Instant) {
-        let known = self.namespaces.complete.iter().flatten().chain(self.due.keys());
+        let known = self.namespaces.complete.iter().flatten().chain(self.due.keys()).chain(&self.always);
         for namespace in known.cloned().collect::<BTreeSet<_>>() {
             self.compare(&namespace, now);
         }
@@ -133,7 +135,8 @@ impl Wanted {
     fn compare(&mut self, namespace: &str, now: Instant) {
         let (Some(namespaces), Some(maps)) = (&self.namespaces.complete, &self.maps.complete) else { return };
         let lacks = maps.get(namespace).is_none_or(|digest| *digest != self.digest);
-        if namespaces.contains(namespace) && lacks {
+        let listed = namespaces.contains(namespace) || self.always.as_deref() == Some(namespace);
+        if listed && lacks {
             self.due.entry(namespace.to_owned()).or_insert(now);
         } else {
             self.due.remove(namespace);
@@ -151,8 +154,12 @@ mod tests {
     }
 
     fn listed(maps: &[(&str, &str)]) -> (Wanted, Instant) {
+        listed_with(None, maps)
+    }
+
+    fn listed_with(always: Option<&str>, maps: &[(&str, &str)]) -> (Wanted, Instant) {
         let now = Instant::now();
-        let mut wanted = Wanted::new("bundle".to_owned());
+        let mut wanted = Wanted::new("bundle".to_owned(), always.map(str::to_owned));
         wanted.namespace(Event::Init, now);
         for name in ["a", "b"] {
             wanted.namespace(Event::InitApply(name.to_owned()), now);
@@ -210,6 +217,15 @@ mod tests {
         wanted.namespace(Event::Init, now);
         wanted.namespace(Event::InitDone, now);
         assert_eq!(wanted.next(), None, "gone while nobody watched");
+    }
+
+    #[test]
+    fn the_own_namespace_need_not_be_listed() {
+        let (mut wanted, now) = listed_with(Some("own"), &[("a", "bundle"), ("b", "bundle")]);
+        assert_eq!(next(&wanted).as_deref(), Some("own"));
+        wanted.written("own");
+        wanted.map(Event::Delete(map("own", "")), now);
+        assert_eq!(next(&wanted).as_deref(), Some("own"));
     }
 
     #[test]

@@ -26,10 +26,7 @@ pub(super) struct Target {
 impl Target {
     pub(super) fn of(path: &str) -> Option<Self> {
         let parts: Vec<_> = path.split('/').skip(1).collect();
-        let rest = match parts.as_slice() {
-            ["api", _, rest @ ..] | ["apis", _, _, rest @ ..] => rest,
-            _ => return None,
-        };
+        let (["api", _, rest @ ..] | ["apis", _, _, rest @ ..]) = parts.as_slice() else { return None };
         let (key, everywhere) = match rest {
             ["namespaces"] => (key("namespaces", "", ""), false),
             ["namespaces", name] => (key("namespaces", "", name), false),
