@@ -11,6 +11,7 @@ mod capture;
 mod config;
 mod decide;
 mod lifecycle;
+pub mod manifest;
 mod pod;
 mod probes;
 mod proxy_config;

@@ -91,14 +91,10 @@ impl Webhook {
     ) -> Result<(), rustls::Error> {
         let certificate = Arc::new(ServingCertificate::default());
         let tls = TlsAcceptor::from(certificate::tls(Arc::clone(&certificate))?);
-        let server = Arc::new(Server {
-            client: self.client.clone(),
-            injection: self.settings.injection.clone(),
-            state: self.state.subscribe(),
-            events: Events::start(self.client.clone(), self.metrics.clone()),
-            metrics: self.metrics.clone(),
-            reviews: Server::reviews(),
-        });
+        let events = Events::start(self.client.clone(), self.metrics.clone());
+        let injection = self.settings.injection.clone();
+        let (client, state, metrics) = (self.client.clone(), self.state.subscribe(), self.metrics.clone());
+        let server = Arc::new(Server::new(client, injection, state, events, metrics));
         let upkeep = Upkeep {
             client: self.client,
             settings: self.settings,

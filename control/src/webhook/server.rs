@@ -30,6 +30,12 @@ const MAX_REVIEW_BYTES: usize = 3 * 1024 * 1024 + 64 * 1024;
 /// Reviews at the same time: they are work for the processor, and each may hold many times its bytes. Others wait.
 const MAX_REVIEWS: usize = 8;
 
+/// Bodies that are read at the same time, apart from the reviews, so that one that does not come delays nobody.
+const MAX_BODIES: usize = 64;
+
+/// Requests at the same time on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 64;
+
 /// The API servers of a cluster hold a few each; whoever else comes must not take the last.
 const MAX_CONNECTIONS: usize = 256;
 
@@ -46,17 +52,25 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
 /// What answers reviews.
 pub(super) struct Server {
-    pub(super) client: Client,
-    pub(super) injection: InjectConfig,
-    pub(super) state: watch::Receiver<State>,
-    pub(super) events: Events,
-    pub(super) metrics: Metrics,
-    pub(super) reviews: Semaphore,
+    client: Client,
+    injection: InjectConfig,
+    state: watch::Receiver<State>,
+    events: Events,
+    metrics: Metrics,
+    reviews: Semaphore,
+    bodies: Semaphore,
 }
 
 impl Server {
-    pub(super) fn reviews() -> Semaphore {
-        Semaphore::new(MAX_REVIEWS)
+    pub(super) fn new(
+        client: Client,
+        injection: InjectConfig,
+        state: watch::Receiver<State>,
+        events: Events,
+        metrics: Metrics,
+    ) -> Self {
+        let (reviews, bodies) = (Semaphore::new(MAX_REVIEWS), Semaphore::new(MAX_BODIES));
+        Self { client, injection, state, events, metrics, reviews, bodies }
     }
 
     /// Serves until `shutdown` turns true.
@@ -92,12 +106,7 @@ impl Server {
         let _ = timeout(DRAIN_DEADLINE, permits.acquire_many(all)).await;
     }
 
-    async fn connection(
-        self: Arc<Self>,
-        stream: TcpStream,
-        tls: TlsAcceptor,
-        mut ending: watch::Receiver<bool>,
-    ) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, tls: TlsAcceptor, ending: watch::Receiver<bool>) {
         let Ok(Ok(stream)) = timeout(HANDSHAKE_DEADLINE, tls.accept(stream)).await else {
             self.metrics.reject(Rejected::Handshake);
             return;
@@ -111,12 +120,15 @@ impl Server {
         let io = TokioIo::new(stream);
         let ended = if is_h2 {
             let mut http = http2::Builder::new(TokioExecutor::new());
-            http.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_DEADLINE);
+            http.timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_STREAMS)
+                .keep_alive_interval(PING_EVERY)
+                .keep_alive_timeout(PING_DEADLINE);
             let connection = http.serve_connection(io, service);
             tokio::pin!(connection);
             tokio::select! {
                 ended = connection.as_mut() => ended,
-                _ = ending.wait_for(|ending| *ending) => {
+                () = told(ending) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -128,7 +140,7 @@ impl Server {
             tokio::pin!(connection);
             tokio::select! {
                 ended = connection.as_mut() => ended,
-                _ = ending.wait_for(|ending| *ending) => {
+                () = told(ending) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -145,22 +157,12 @@ impl Server {
             return plain(status, text);
         }
         let begun = Instant::now();
-        let deciding = timeout(REVIEW_DEADLINE, self.reviews.acquire()).await;
-        let Ok(Ok(_permit)) = deciding else {
-            return plain(StatusCode::SERVICE_UNAVAILABLE, "too many reviews at the same time");
+        let body = match self.body(request.into_body()).await {
+            Ok(body) => body,
+            Err((status, text)) => return plain(status, text),
         };
-        let body = match timeout(BODY_DEADLINE, Limited::new(request.into_body(), MAX_REVIEW_BYTES).collect())
-            .await
-        {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                self.metrics.reject(Rejected::BodyTooLarge);
-                return plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is above 3 MiB");
-            }
-            Ok(Err(_)) | Err(_) => {
-                self.metrics.reject(Rejected::BodyTooSlow);
-                return plain(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
-            }
+        let Ok(Ok(_permit)) = timeout(REVIEW_DEADLINE, self.reviews.acquire()).await else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "too many reviews at the same time");
         };
         let review = match Review::read(&body) {
             Ok(review) => review,
@@ -179,6 +181,26 @@ impl Server {
         let mut response = Response::new(Full::new(Bytes::from(verdict.answer(&review.uid))));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
+    }
+
+    async fn body(&self, body: Incoming) -> Result<Bytes, (StatusCode, &'static str)> {
+        let reading = async {
+            let permit = self.bodies.acquire().await;
+            let body = Limited::new(body, MAX_REVIEW_BYTES).collect().await;
+            drop(permit);
+            body
+        };
+        match timeout(BODY_DEADLINE, reading).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                self.metrics.reject(Rejected::BodyTooLarge);
+                Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is above 3 MiB"))
+            }
+            Ok(Err(_)) | Err(_) => {
+                self.metrics.reject(Rejected::BodyTooSlow);
+                Err((StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))
+            }
+        }
     }
 
     async fn decide(&self, review: &Review) -> Verdict {
@@ -219,6 +241,11 @@ impl Server {
             Verdict::Allowed(_) => tracing::debug!(namespace, name, dry_run, "left as it is"),
         }
     }
+}
+
+/// Returns when the process is told to end.
+async fn told(mut ending: watch::Receiver<bool>) {
+    let _ = ending.wait_for(|ending| *ending).await;
 }
 
 fn check(request: &Request<Incoming>) -> Result<(), (StatusCode, &'static str)> {
