@@ -31,7 +31,8 @@ pub enum NativeSidecar {
 pub struct InjectConfig {
     /// The proxy's image; `-distroless` is added to its tag for that type.
     pub proxy_image: String,
-    pub(super) proxy_image_type: ImageType,
+    /// Which of the proxy's images.
+    pub proxy_image_type: ImageType,
     /// The image of `ringmail-init`.
     pub init_image: String,
     /// `Always`, `IfNotPresent` or `Never`; what Kubernetes takes where there is none.

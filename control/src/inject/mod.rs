@@ -31,6 +31,7 @@ use std::collections::BTreeMap;
 use json_patch::Patch;
 use serde_json::Value;
 
+pub use annotations::ImageType;
 pub use config::{InjectConfig, InjectConfigError, NativeSidecar};
 pub use decide::{AskedBy, Mesh, Skip, Source};
 pub use refuse::{MAX_POD_BYTES, Malformed, PROXY_ID, Refusal};
@@ -123,7 +124,15 @@ fn decide_and_inject(request: &Request<'_>, config: &InjectConfig) -> Result<Out
     let overrides = annotations::read(&typed, request.namespace, asked_by, &mut warnings)?;
     let shape = lifecycle::shape(&typed, &overrides, request.cluster, config, &mut warnings);
     let workload = request.workload.map_or_else(|| workload_of(request.pod), str::to_owned);
-    let added = sidecar::Added::new(&typed, &overrides, &shape, &workload, asked_by, config, &mut warnings)?;
+    let plan = sidecar::Plan {
+        pod: &typed,
+        overrides: &overrides,
+        shape: &shape,
+        workload: &workload,
+        asked_by,
+        config,
+    };
+    let added = plan.added(&mut warnings);
     let probes = if overrides.rewrite_probes.unwrap_or(true) {
         probes::rewrite(&mut pod, &mut warnings)
     } else {

@@ -75,44 +75,50 @@ pub(super) struct Added {
     default_container: Option<String>,
 }
 
-impl Added {
-    #[expect(clippy::too_many_arguments, reason = "all that a sidecar is made of meets here, once")]
-    pub(super) fn new(
-        pod: &TypedPod,
-        overrides: &Overrides,
-        shape: &Shape,
-        workload: &str,
-        asked_by: AskedBy,
-        config: &InjectConfig,
-        warnings: &mut Vec<Warning>,
-    ) -> Result<Self, Refusal> {
-        let labels = workload::added_labels(&pod.meta.labels, workload);
-        let mut volumes = volumes();
-        let taken = |name: &str| {
-            pod.spec.volumes.iter().flatten().any(|volume| volume.name == name) || VOLUMES.contains(&name)
-        };
-        for volume in &overrides.user_volumes {
-            let name = volume.get("name").and_then(Value::as_str).unwrap_or_default();
-            // The pod's own volume of that name is what a mount of it means.
-            if !taken(name) {
-                volumes.push(volume.clone());
-            }
+/// All that a sidecar is made from.
+pub(super) struct Plan<'a> {
+    pub(super) pod: &'a TypedPod,
+    pub(super) overrides: &'a Overrides,
+    pub(super) shape: &'a Shape,
+    pub(super) workload: &'a str,
+    pub(super) asked_by: AskedBy,
+    pub(super) config: &'a InjectConfig,
+}
+
+impl Plan<'_> {
+    pub(super) fn added(&self, warnings: &mut Vec<Warning>) -> Added {
+        let (pod, overrides, shape) = (self.pod, self.overrides, self.shape);
+        let labels = workload::added_labels(&pod.meta.labels, self.workload);
+        let first = pod.spec.containers.first().map(|container| container.name.clone());
+        let has_default = pod.meta.annotations.contains_key(status::DEFAULT_CONTAINER);
+        let (mut init, mut sidecar) = (init(overrides, self.config), self.sidecar(&labels, warnings));
+        if let Some(policy) = overrides.pull_policy.or(self.config.image_pull_policy.as_deref()) {
+            init["imagePullPolicy"] = json!(policy);
+            sidecar["imagePullPolicy"] = json!(policy);
         }
-        let mut environment = environment(pod, &labels, overrides, workload, config);
-        environment.push(
-            json!({"name": "RINGMAIL_DRAIN_TIMEOUT", "value": format!("{}ms", shape.drain.as_millis())}),
-        );
+        Added {
+            init,
+            sidecar,
+            native: shape.native,
+            volumes: self.volumes(),
+            labels,
+            default_container: first.filter(|_| !shape.native && !has_default),
+        }
+    }
+
+    fn sidecar(&self, labels: &BTreeMap<&'static str, String>, warnings: &mut Vec<Warning>) -> Value {
+        let (overrides, config) = (self.overrides, self.config);
         let mut sidecar = json!({
-            "name": container_name(asked_by),
+            "name": container_name(self.asked_by),
             "image": image(overrides, config, warnings),
-            "env": environment,
+            "env": self.environment(labels),
             "ports": ports(),
             "readinessProbe": readiness(overrides),
             "resources": resources(overrides, config, warnings),
             "securityContext": restricted(),
             "volumeMounts": mounts(overrides),
         });
-        if shape.native {
+        if self.shape.native {
             sidecar["restartPolicy"] = json!("Always");
             sidecar["startupProbe"] = json!({
                 "httpGet": {"path": "/healthz/ready", "port": HEALTH_PORT},
@@ -123,17 +129,32 @@ impl Added {
             let command = ["/usr/local/bin/ringmail-proxy", "wait"];
             sidecar["lifecycle"] = json!({"postStart": {"exec": {"command": command}}});
         }
-        let mut init = init(overrides, config);
-        if let Some(policy) = overrides.pull_policy.or(config.image_pull_policy.as_deref()) {
-            init["imagePullPolicy"] = json!(policy);
-            sidecar["imagePullPolicy"] = json!(policy);
-        }
-        let has_default = pod.meta.annotations.contains_key(status::DEFAULT_CONTAINER);
-        let first = pod.spec.containers.first().map(|container| container.name.clone());
-        let default_container = first.filter(|_| !shape.native && !has_default);
-        Ok(Self { init, sidecar, native: shape.native, volumes, labels, default_container })
+        sidecar
     }
 
+    /// Ours, and those that the user wants mounted and the pod does not have.
+    fn volumes(&self) -> Vec<Value> {
+        let mut volumes = volumes();
+        for volume in &self.overrides.user_volumes {
+            let name = volume.get("name").and_then(Value::as_str).unwrap_or_default();
+            let is_there = self.pod.spec.volumes.iter().flatten().any(|there| there.name == name)
+                || volumes.iter().any(|there| there["name"] == name);
+            if !is_there {
+                volumes.push(volume.clone());
+            }
+        }
+        volumes
+    }
+
+    fn environment(&self, labels: &BTreeMap<&'static str, String>) -> Vec<Value> {
+        let mut environment = environment(self.pod, labels, self.overrides, self.workload, self.config);
+        let drain = format!("{}ms", self.shape.drain.as_millis());
+        environment.push(json!({"name": "RINGMAIL_DRAIN_TIMEOUT", "value": drain}));
+        environment
+    }
+}
+
+impl Added {
     /// Puts it all into the pod, with what the sidecar is to ask of the application.
     pub(super) fn put_into(mut self, pod: &mut Value, probes: &AppProbes) -> Result<(), Refusal> {
         if !probes.is_empty() {

@@ -82,7 +82,7 @@ pub fn uninject(pod: &mut Value) -> bool {
         status.volumes.iter().any(|named| named == name)
     });
     probes::restore(pod, &asked);
-    let sidecar_first = status.containers.first().is_some();
+    let sidecar_first = !status.containers.is_empty();
     restore_metadata(pod, &status, sidecar_first);
     true
 }

@@ -64,7 +64,7 @@ pub(super) struct Range {
 
 /// Which image of the proxy's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::inject) enum ImageType {
+pub enum ImageType {
     /// With a shell's tools, as `kubectl exec` in the guides needs.
     #[default]
     Default,
@@ -90,7 +90,7 @@ pub(super) fn read(
     let inherited = namespace.annotations.iter().filter(|(name, _)| linkerd::is_inherited(name));
     let all: BTreeMap<&String, &String> = inherited.chain(&pod.meta.annotations).collect();
     let mut reader = Reader { overrides: Overrides::default(), warnings, malformed: Vec::new() };
-    let (first, second): (fn(&mut Reader<'_>, &str, &str), fn(&mut Reader<'_>, &str, &str)) = match asked_by {
+    let (first, second): (Read, Read) = match asked_by {
         AskedBy::Istio | AskedBy::Ringmail => (linkerd::annotation, istio::annotation),
         AskedBy::Linkerd => (istio::annotation, linkerd::annotation),
     };
@@ -107,6 +107,9 @@ pub(super) fn read(
         Err(Refusal::Annotations(reader.malformed))
     }
 }
+
+/// Reads one annotation, if it is one of a mesh's: its name and its value.
+type Read = fn(&mut Reader<'_>, &str, &str);
 
 pub(super) struct Reader<'a> {
     overrides: Overrides,
