@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Api, DeleteParams, PostParams};
 use kube::Client;
+use kube::api::{Api, DeleteParams, PostParams};
 use prometheus::Registry;
 use ringmail_control::inject::InjectConfig;
 use ringmail_control::webhook::{Metrics, Settings, State, Webhook};
@@ -110,8 +110,10 @@ impl Scene {
     async fn in_force(&self) {
         let asked = async {
             loop {
-                let output = kubectl(&["create", "--dry-run=server", "-o", "json", "-n", &self.name, "-f", "-"], BARE);
-                if output.status.success() && String::from_utf8_lossy(&output.stdout).contains("istio-proxy") {
+                let output =
+                    kubectl(&["create", "--dry-run=server", "-o", "json", "-n", &self.name, "-f", "-"], BARE);
+                if output.status.success() && String::from_utf8_lossy(&output.stdout).contains("istio-proxy")
+                {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;
@@ -172,7 +174,10 @@ async fn checks(client: Client, name: String) {
     let (gridgain, said) = dry_run(&linkerd, &golden("gridgain"));
     let expected = ["ringmail-init", "linkerd-proxy", "unpack-licence", "log-shipper"];
     assert_eq!(names(&gridgain, "initContainers"), expected);
-    assert!(said.contains("Warning: config.linkerd.io/default-inbound-policy: \"all-authenticated\""), "{said}");
+    assert!(
+        said.contains("Warning: config.linkerd.io/default-inbound-policy: \"all-authenticated\""),
+        "{said}"
+    );
     second_pass(&linkerd, &gridgain);
     second_pass(&name, &ignite);
 
@@ -196,7 +201,11 @@ fn second_pass(namespace: &str, pod: &Value) {
     for list in ["initContainers", "containers"] {
         let shape = |pod: &Value| -> Vec<Value> {
             let list = pod["spec"][list].as_array().cloned().unwrap_or_default();
-            list.iter().map(|one| json!([one["name"], one["image"], one["env"], one["livenessProbe"], one["lifecycle"]])).collect()
+            list.iter()
+                .map(|one| {
+                    json!([one["name"], one["image"], one["env"], one["livenessProbe"], one["lifecycle"]])
+                })
+                .collect()
         };
         assert_eq!(shape(&again), shape(pod));
     }
@@ -230,7 +239,8 @@ async fn event(client: &Client, namespace: &str) {
     let found = async {
         loop {
             let all = events.list(&Default::default()).await.unwrap().items;
-            if let Some(event) = all.into_iter().find(|event| event.reason.as_deref() == Some("NotHonoured")) {
+            if let Some(event) = all.into_iter().find(|event| event.reason.as_deref() == Some("NotHonoured"))
+            {
                 return event;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;

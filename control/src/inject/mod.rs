@@ -17,6 +17,7 @@ mod probes;
 mod proxy_config;
 mod quantity;
 mod refuse;
+mod resources;
 mod sidecar;
 mod status;
 mod values;
@@ -35,9 +36,8 @@ pub use annotations::ImageType;
 pub use config::{InjectConfig, InjectConfigError, NativeSidecar};
 pub use decide::{AskedBy, Mesh, Skip, Source};
 pub use refuse::{MAX_POD_BYTES, Malformed, PROXY_ID, Refusal};
-pub use sidecar::{
-    DEFAULT_CPU_REQUEST, DEFAULT_MEMORY_LIMIT, DEFAULT_MEMORY_REQUEST, INIT_CONTAINER, SIDECAR_CONTAINERS,
-};
+pub use resources::{DEFAULT_CPU_REQUEST, DEFAULT_MEMORY_LIMIT, DEFAULT_MEMORY_REQUEST};
+pub use sidecar::{INIT_CONTAINER, SIDECAR_CONTAINERS};
 pub use status::{STATUS_ANNOTATION, uninject};
 pub use warning::{MAX_WARNING_CHARACTERS, Warning};
 pub use workload::{Owner, controller_of, workload_of};

@@ -4,35 +4,23 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::annotations::{ImageType, Overrides, Range};
+use super::annotations::{ImageType, Overrides};
 use super::config::InjectConfig;
 use super::decide::AskedBy;
 use super::lifecycle::Shape;
 use super::pod::{self, TypedPod};
 use super::probes::AppProbes;
-use super::quantity::Quantity;
 use super::refuse::PROXY_ID;
 use super::status::{self, Status};
 use super::warning::Warning;
 use super::workload;
-use super::{Refusal, values};
+use super::{Refusal, resources};
 
 /// The container that programs the capture.
 pub const INIT_CONTAINER: &str = "ringmail-init";
 
 /// What the sidecar's container may be called.
 pub const SIDECAR_CONTAINERS: [&str; 3] = ["istio-proxy", "linkerd-proxy", "ringmail-proxy"];
-
-/// What an idle sidecar and a few connections of a ring take of a CPU.
-pub const DEFAULT_CPU_REQUEST: &str = "20m";
-/// What a sidecar with a few dozen connections holds.
-pub const DEFAULT_MEMORY_REQUEST: &str = "32Mi";
-/// Room for some hundreds of connections whose buffers are full at the same time. There is no limit of CPU: a throttled
-/// sidecar looks like a dead node to a ring.
-pub const DEFAULT_MEMORY_LIMIT: &str = "256Mi";
-
-/// One run of iptables; it is over before the application's own requests count.
-const INIT_RESOURCES: [(&str, &str); 3] = [("cpu", "10m"), ("memory", "16Mi"), ("memory limit", "64Mi")];
 
 /// Ports of the sidecar: no container may have them.
 pub(super) const SIDECAR_PORTS: [i32; 7] = [4191, 15000, 15001, 15002, 15006, 15020, 15021];
@@ -92,6 +80,14 @@ impl Plan<'_> {
         let first = pod.spec.containers.first().map(|container| container.name.clone());
         let has_default = pod.meta.annotations.contains_key(status::DEFAULT_CONTAINER);
         let (mut init, mut sidecar) = (init(overrides, self.config), self.sidecar(&labels, warnings));
+        if resources::is_guaranteed(&sidecar["resources"]) {
+            // Every container counts for the pod's class of service.
+            init["resources"] = sidecar["resources"].clone();
+        } else if pod.containers().all(|container| resources::is_guaranteed(&json!(container.resources))) {
+            let text = "the pod was of class Guaranteed and is Burstable now: set equal requests and limits of CPU and \
+                        memory for the sidecar to keep it";
+            warnings.push(Warning::field("resources", text));
+        }
         if let Some(policy) = overrides.pull_policy.or(self.config.image_pull_policy.as_deref()) {
             init["imagePullPolicy"] = json!(policy);
             sidecar["imagePullPolicy"] = json!(policy);
@@ -114,7 +110,7 @@ impl Plan<'_> {
             "env": self.environment(labels),
             "ports": ports(),
             "readinessProbe": readiness(overrides),
-            "resources": resources(overrides, config, warnings),
+            "resources": resources::of_sidecar(overrides, config, warnings),
             "securityContext": restricted(),
             "volumeMounts": mounts(overrides),
         });
@@ -148,7 +144,10 @@ impl Plan<'_> {
 
     fn environment(&self, labels: &BTreeMap<&'static str, String>) -> Vec<Value> {
         let mut environment = environment(self.pod, labels, self.overrides, self.workload, self.config);
-        let drain = format!("{}ms", self.shape.drain.as_millis());
+        let drain = match self.shape.drain.subsec_millis() {
+            0 => format!("{}s", self.shape.drain.as_secs()),
+            _ => format!("{}ms", self.shape.drain.as_millis()),
+        };
         environment.push(json!({"name": "RINGMAIL_DRAIN_TIMEOUT", "value": drain}));
         environment
     }
@@ -160,7 +159,7 @@ impl Added {
         if !probes.is_empty() {
             let text = json!(probes).to_string();
             if let Some(environment) = self.sidecar["env"].as_array_mut() {
-                environment.push(json!({"name": status::APP_PROBES, "value": text}));
+                environment.push(json!({"name": status::APP_PROBES, "value": status::escaped(&text)}));
             }
         }
         let status = self.status();
@@ -216,11 +215,10 @@ fn container_name(asked_by: AskedBy) -> &'static str {
 }
 
 fn init(overrides: &Overrides, config: &InjectConfig) -> Value {
-    let [(_, cpu), (_, memory), (_, limit)] = INIT_RESOURCES;
     let mut init = json!({
         "name": INIT_CONTAINER,
         "image": config.init_image,
-        "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": limit}},
+        "resources": resources::of_init(),
         "securityContext": {
             "allowPrivilegeEscalation": false, "privileged": false, "readOnlyRootFilesystem": true,
             "capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]},
@@ -329,7 +327,7 @@ fn environment(
     for (name, value) in &config.proxy_settings {
         settings.insert(name, value.clone());
     }
-    let named = |(name, value): (&str, String)| json!({"name": format!("RINGMAIL_{}", name.to_uppercase()), "value": value});
+    let named = |(name, value): (&str, String)| json!({"name": format!("RINGMAIL_{}", name.to_uppercase()), "value": status::escaped(&value)});
     environment.extend(settings.into_iter().map(named));
     environment
 }
@@ -351,60 +349,5 @@ fn image(overrides: &Overrides, config: &InjectConfig, warnings: &mut Vec<Warnin
     match kind {
         ImageType::Default => plain.to_owned(),
         ImageType::Distroless => format!("{plain}-distroless"),
-    }
-}
-
-fn resources(overrides: &Overrides, config: &InjectConfig, warnings: &mut Vec<Warning>) -> Value {
-    let wanted = &overrides.resources;
-    let set = |text: &Option<String>| text.as_deref().and_then(values::quantity);
-    let cpu = (set(&config.proxy_cpu_request), set(&config.proxy_cpu_limit));
-    let memory = (set(&config.proxy_memory_request), set(&config.proxy_memory_limit));
-    let all = [
-        ("cpu", range("cpu", &wanted.cpu, cpu, warnings)),
-        ("memory", range("memory", &wanted.memory, memory, warnings)),
-        ("ephemeral-storage", range("ephemeral-storage", &wanted.ephemeral_storage, (None, None), warnings)),
-    ];
-    let (mut requests, mut limits) = (json!({}), json!({}));
-    for (name, range) in all {
-        if let Some(request) = range.request {
-            requests[name] = json!(request.text);
-        }
-        if let Some(limit) = range.limit {
-            limits[name] = json!(limit.text);
-        }
-    }
-    let mut resources = json!({});
-    for (name, values) in [("requests", requests), ("limits", limits)] {
-        if values != json!({}) {
-            resources[name] = values;
-        }
-    }
-    resources
-}
-
-/// The user's word beats the setting; the one that was not said gives way, since a request above its limit is refused.
-fn range(
-    name: &str,
-    wanted: &Range,
-    set: (Option<Quantity>, Option<Quantity>),
-    warnings: &mut Vec<Warning>,
-) -> Range {
-    let request = wanted.request.clone().or(set.0);
-    let limit = wanted.limit.clone().or(set.1);
-    match (request, limit) {
-        (Some(request), Some(limit)) if request.steps > limit.steps => {
-            if wanted.limit.is_none() {
-                return Range { limit: Some(request.clone()), request: Some(request) };
-            }
-            if wanted.request.is_some() {
-                let text = format!(
-                    "the request {} is above the limit {}, which holds for both",
-                    request.text, limit.text
-                );
-                warnings.push(Warning::field(format!("the sidecar's {name}"), text));
-            }
-            Range { request: Some(limit.clone()), limit: Some(limit) }
-        }
-        (request, limit) => Range { request, limit },
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::probes::{self, AppProbes};
 use super::sidecar::{INIT_CONTAINER, SIDECAR_CONTAINERS};
+use super::workload::{CANONICAL_NAME, CANONICAL_REVISION, TLS_MODE};
 
 /// The annotation that says what was added; JSON.
 pub const STATUS_ANNOTATION: &str = "ringmail.io/status";
@@ -18,8 +19,16 @@ pub(super) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-contai
 /// The environment variable with what the sidecar asks of the application.
 pub(super) const APP_PROBES: &str = "RINGMAIL_APP_PROBES";
 
+/// Labels that an injection adds; a status that names others is not ours.
+const ADDED_LABELS: [&str; 3] = [TLS_MODE, CANONICAL_NAME, CANONICAL_REVISION];
+
 /// No other mesh's sidecar has this variable.
 const OUR_MARK: &str = "RINGMAIL_DISCOVERY";
+
+/// The value of an environment variable for which Kubernetes leaves just this text: it expands `$(NAME)`.
+pub(super) fn escaped(text: &str) -> String {
+    text.replace('$', "$$")
+}
 
 /// What was added to a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +77,7 @@ pub fn uninject(pod: &mut Value) -> bool {
                 return false;
             }
             if let Some(text) = variable(container, APP_PROBES) {
-                asked.extend(serde_json::from_str::<AppProbes>(text).unwrap_or_default());
+                asked.extend(serde_json::from_str::<AppProbes>(&text.replace("$$", "$")).unwrap_or_default());
             }
             removed.push(name.to_owned());
             true
@@ -91,7 +100,7 @@ fn restore_metadata(pod: &mut Value, status: &Status, sidecar_first: bool) {
     let first = pod.pointer("/spec/containers/0/name").cloned();
     let Some(metadata) = pod.get_mut("metadata").and_then(Value::as_object_mut) else { return };
     if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
-        labels.retain(|name, _| !status.labels.contains(name));
+        labels.retain(|name, _| !(status.labels.contains(name) && ADDED_LABELS.contains(&name.as_str())));
     }
     if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.remove(STATUS_ANNOTATION);

@@ -1,5 +1,6 @@
 mod annotations;
 mod precedence;
+mod probes;
 mod refusals;
 
 use serde_json::{Value, json};

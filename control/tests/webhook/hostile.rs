@@ -54,7 +54,7 @@ async fn pods_of_any_shape_are_refused_and_never_a_crash() {
     let mut webhook = Running::start(&api).await;
     let bundle = webhook.ready(&api).await;
     let mut caller = Caller::new(webhook.address, &bundle).await;
-    let wide: Vec<Value> = (0..200_000).map(|_| json!([])).collect();
+    let wide: Vec<Value> = (0..500_000).map(|_| json!([])).collect();
     for pod in [
         json!(7),
         json!("pod"),

@@ -151,10 +151,10 @@ fn the_sidecars_settings_are_set_by_annotations_of_both_meshes() {
         ),
         ("config.linkerd.io/proxy-log-format", "json", "LOG_FORMAT", "json"),
         ("config.linkerd.io/access-log", "none", "ACCESS_LOG", "off"),
-        ("config.linkerd.io/shutdown-grace-period", "12s", "DRAIN_TIMEOUT", "12000ms"),
-        ("proxy.istio.io/config", "terminationDrainDuration: 7s", "DRAIN_TIMEOUT", "7000ms"),
+        ("config.linkerd.io/shutdown-grace-period", "12s", "DRAIN_TIMEOUT", "12s"),
+        ("proxy.istio.io/config", "terminationDrainDuration: 7s", "DRAIN_TIMEOUT", "7s"),
         ("proxy.istio.io/config", "concurrency: 3", "WORKERS", "3"),
-        ("proxy.istio.io/config", "holdApplicationUntilProxyStarts: true", "DRAIN_TIMEOUT", "25000ms"),
+        ("proxy.istio.io/config", "holdApplicationUntilProxyStarts: true", "DRAIN_TIMEOUT", "25s"),
         ("proxy.istio.io/config", "proxyMetadata: {EXIT_ON_ZERO_ACTIVE_CONNECTIONS: 'true'}", "WORKERS", "1"),
         ("config.linkerd.io/proxy-await", "enabled", "DISCOVERY", "control"),
     ] {
@@ -283,13 +283,9 @@ fn without_native_sidecars_the_others_wait_for_an_ordinary_container() {
 
 #[test]
 fn the_drain_ends_before_the_pods_grace_does() {
-    for (grace, expected) in [
-        (None, "25000ms"),
-        (Some(300), "295000ms"),
-        (Some(6), "1000ms"),
-        (Some(0), "1000ms"),
-        (Some(-9), "1000ms"),
-    ] {
+    for (grace, expected) in
+        [(None, "25s"), (Some(300), "295s"), (Some(6), "1s"), (Some(0), "1s"), (Some(-9), "1s")]
+    {
         let mut pod = pod(&[], &[]);
         if let Some(grace) = grace {
             pod["spec"]["terminationGracePeriodSeconds"] = json!(grace);
@@ -319,4 +315,30 @@ fn every_fault_of_the_settings_is_told_at_once() {
     assert!(faults.iter().all(|fault| fault.starts_with("injection.")), "{faults:?}");
     assert_eq!(InjectConfig::try_from(Value::Null), Ok(InjectConfig::default()));
     assert_eq!(InjectConfig::try_from(json!({})), Ok(InjectConfig::default()));
+}
+
+#[test]
+fn a_guaranteed_pod_stays_so_where_the_sidecar_is_and_else_is_told() {
+    let all = json!({"limits": {"cpu": "2", "memory": "4Gi"}, "requests": {"cpu": "2000m"}});
+    let with = |annotations: &[(&str, &str)]| {
+        let mut pod = pod(&[], annotations);
+        pod["spec"]["containers"][0]["resources"] = all.clone();
+        injected(&pod)
+    };
+    let told = with(&[]);
+    assert!(warnings(&told).starts_with("resources: the pod was of class Guaranteed"), "{:?}", told.warnings);
+    let kept = with(&[
+        ("sidecar.istio.io/proxyCPU", "1"),
+        ("sidecar.istio.io/proxyCPULimit", "1"),
+        ("sidecar.istio.io/proxyMemory", "128Mi"),
+        ("sidecar.istio.io/proxyMemoryLimit", "128Mi"),
+    ]);
+    assert_eq!(warnings(&kept), "");
+    let expected =
+        json!({"requests": {"cpu": "1", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}});
+    assert_eq!(
+        (&sidecar(&kept.pod)["resources"], &kept.pod["spec"]["initContainers"][0]["resources"]),
+        (&expected, &expected)
+    );
+    assert_eq!(warnings(&injected(&pod(&[], &[]))), "");
 }
