@@ -81,7 +81,7 @@ struct Held {
 impl Upkeep {
     /// Looks for as long as it is polled.
     pub(super) async fn run(self) {
-        let mut held = None;
+        let (mut held, mut told) = (None, None);
         loop {
             let looked = timeout(LOOK_DEADLINE, self.look(&mut held)).await;
             let fault = match looked {
@@ -94,20 +94,24 @@ impl Upkeep {
             };
             let result = if fault.is_none() { "done" } else { "failed" };
             self.metrics.upkeep.with_label_values(&[result]).inc();
-            if let Some(fault) = fault {
+            // The same fault every few seconds is told once.
+            if let Some(fault) = fault.as_ref().filter(|_| fault != told) {
+                tracing::warn!(%fault, "the injector's certificate or registration could not be looked after");
+            }
+            if let Some(fault) = &fault {
                 self.failed(fault);
             }
+            told = fault;
             sleep(LOOK_EVERY).await;
         }
     }
 
     /// Once ready it stays ready: what was held is still good, and the next look may succeed.
-    fn failed(&self, fault: String) {
-        tracing::warn!(%fault, "the injector's certificate or registration could not be looked after");
+    fn failed(&self, fault: &str) {
         self.state.send_if_modified(|state| match state {
             State::Ready(_) => false,
             State::Waiting(reason) => {
-                *reason = fault;
+                fault.clone_into(reason);
                 true
             }
         });
