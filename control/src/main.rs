@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use prometheus::Registry;
 use ringmail_control::inject::InjectConfig;
-use ringmail_control::webhook::{Metrics, Settings, Webhook};
+use ringmail_control::webhook::{Health, Metrics, Settings, Webhook};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +27,9 @@ struct CommandLine {
     /// Where the API server calls
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:15017")]
     webhook_listen: SocketAddr,
+    /// Where metrics and readiness are
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:15014")]
+    metrics_listen: SocketAddr,
     /// Another name of the webhook's certificate, beside those of its Service
     #[arg(long, value_name = "NAME")]
     serving_name: Vec<String>,
@@ -83,7 +86,11 @@ fn serve(line: &CommandLine, file: File) -> anyhow::Result<()> {
         let listener = TcpListener::bind(line.webhook_listen).await.context("the webhook's address")?;
         let mut settings = Settings::new(file.injection);
         settings.serving_names.extend(line.serving_name.iter().cloned());
-        let metrics = Metrics::register(&Registry::new()).context("metrics")?;
-        Webhook::new(settings, client, metrics).run(listener, ending).await.context("the webhook")
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).context("metrics")?;
+        let webhook = Webhook::new(settings, client, metrics);
+        let pages = TcpListener::bind(line.metrics_listen).await.context("the metrics' address")?;
+        tokio::spawn(Health { registry, state: webhook.state() }.run(pages));
+        webhook.run(listener, ending).await.context("the webhook")
     })
 }

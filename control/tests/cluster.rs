@@ -188,6 +188,7 @@ async fn checks(client: Client, name: String) {
     assert!(said.contains("traffic.sidecar.istio.io/excludeInboundPorts=\"http\": expected ports"), "{said}");
 
     restricted(&name, &ignite);
+    registration();
     event(&client, &name).await;
 }
 
@@ -228,6 +229,19 @@ fn restricted(name: &str, injected: &Value) {
     dry_run(&namespace, &pod(&sidecar));
     sidecar["securityContext"]["capabilities"] = json!({});
     assert!(refused(&namespace, &pod(&sidecar)).contains("violates PodSecurity"));
+}
+
+/// The registration as the page about injection has it.
+fn registration() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/inject.md")).unwrap();
+    let (_, rest) = page.split_once("```yaml\n").expect("the registration");
+    let (registration, _) = rest.split_once("```").expect("its end");
+    let output = kubectl(&["create", "--dry-run=server", "-o", "json", "-f", "-"], registration);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let registration: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let policies: Vec<_> =
+        registration["webhooks"].as_array().unwrap().iter().map(|one| &one["failurePolicy"]).collect();
+    assert_eq!(policies, ["Fail", "Fail", "Fail", "Fail", "Fail", "Fail", "Ignore"]);
 }
 
 /// A pod that is really created, with an annotation that cannot be honoured.

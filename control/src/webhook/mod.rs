@@ -7,6 +7,7 @@
 pub mod ca;
 mod certificate;
 mod events;
+mod health;
 mod metrics;
 mod review;
 mod server;
@@ -19,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+pub use health::Health;
 pub use metrics::Metrics;
 pub use upkeep::State;
 
