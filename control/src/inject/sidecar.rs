@@ -218,6 +218,8 @@ fn init(overrides: &Overrides, config: &InjectConfig) -> Value {
     let mut init = json!({
         "name": INIT_CONTAINER,
         "image": config.init_image,
+        // What it could not do is then in `kubectl describe pod`.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "resources": resources::of_init(),
         "securityContext": {
             "allowPrivilegeEscalation": false, "privileged": false, "readOnlyRootFilesystem": true,

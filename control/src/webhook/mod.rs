@@ -11,6 +11,7 @@ mod health;
 mod metrics;
 mod review;
 mod server;
+mod sources;
 mod upkeep;
 
 use std::sync::Arc;

@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use super::events::Events;
 use super::metrics::{Metrics, Rejected};
 use super::review::{Review, Verdict};
+use super::sources::Sources;
 use super::upkeep::State;
 use crate::inject::{self, InjectConfig, Namespace};
 
@@ -80,17 +81,18 @@ impl Server {
         tls: TlsAcceptor,
         mut shutdown: watch::Receiver<bool>,
     ) {
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let (permits, sources) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Sources::default());
         loop {
             let accepted = tokio::select! {
                 _ = shutdown.wait_for(|ending| *ending) => break,
                 accepted = listener.accept() => accepted,
             };
-            let Ok((stream, _)) = accepted else {
+            let Ok((stream, source)) = accepted else {
                 sleep(ACCEPT_BACK_OFF).await;
                 continue;
             };
-            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            let permit = Arc::clone(&permits).try_acquire_owned().ok();
+            let Some(permit) = permit.zip(sources.count(source.ip())) else {
                 self.metrics.reject(Rejected::TooManyConnections);
                 continue;
             };

@@ -13,7 +13,7 @@ use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -23,6 +23,22 @@ pub(crate) const TLS12: &SupportedProtocolVersion = &rustls::version::TLS12;
 
 pub(crate) async fn connect(
     address: SocketAddr,
+    bundle: &str,
+    version: &'static SupportedProtocolVersion,
+    alpn: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    secure(TcpStream::connect(address).await?, bundle, version, alpn).await
+}
+
+/// A connection from one of this machine's loopback addresses.
+pub(crate) async fn dial(source: &str, address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+async fn secure(
+    stream: TcpStream,
     bundle: &str,
     version: &'static SupportedProtocolVersion,
     alpn: &str,
@@ -37,7 +53,6 @@ pub(crate) async fn connect(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-    let stream = TcpStream::connect(address).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(NAME).unwrap(), stream).await
 }
 
@@ -46,7 +61,15 @@ pub(crate) struct Caller(http1::SendRequest<Full<Bytes>>);
 
 impl Caller {
     pub(crate) async fn new(address: SocketAddr, bundle: &str) -> Self {
-        let stream = connect(address, bundle, TLS13, "http/1.1").await.unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap(), bundle).await
+    }
+
+    pub(crate) async fn from(source: &str, address: SocketAddr, bundle: &str) -> Self {
+        Self::over(dial(source, address).await, bundle).await
+    }
+
+    async fn over(stream: TcpStream, bundle: &str) -> Self {
+        let stream = secure(stream, bundle, TLS13, "http/1.1").await.unwrap();
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         Self(sender)

@@ -164,7 +164,7 @@ async fn bodies_that_do_not_come_do_not_keep_others_from_their_answer() {
 }
 
 #[tokio::test]
-async fn more_connections_than_any_cluster_has_are_closed_and_those_there_go_on() {
+async fn one_source_with_all_its_connections_keeps_no_other_from_its_answer() {
     let api = Api::new();
     let mut webhook = Running::start(&api).await;
     let bundle = webhook.ready(&api).await;
@@ -175,7 +175,24 @@ async fn more_connections_than_any_cluster_has_are_closed_and_those_there_go_on(
     }
     assert_eq!(caller.review(&review("ignite", &pod(), true)).await["allowed"], true);
     let rejected = webhook.metric("ringmail_injector_rejected_total{reason=\"too_many_connections\"}");
-    assert_eq!(rejected, 45.0, "256 are held");
+    assert_eq!(rejected, 237.0, "64 of 301 are held");
+    let mut other = Caller::from("127.0.0.2", webhook.address, &bundle).await;
+    assert_eq!(other.review(&review("ignite", &pod(), true)).await["allowed"], true);
+}
+
+#[tokio::test]
+async fn more_connections_than_any_cluster_has_are_closed_and_those_there_go_on() {
+    let api = Api::new();
+    let mut webhook = Running::start(&api).await;
+    let bundle = webhook.ready(&api).await;
+    let mut caller = Caller::new(webhook.address, &bundle).await;
+    let mut idle = Vec::new();
+    for place in 0..300 {
+        idle.push(caller::dial(&format!("127.0.1.{}", place / 60), webhook.address).await);
+    }
+    assert_eq!(caller.review(&review("ignite", &pod(), true)).await["allowed"], true);
+    let rejected = webhook.metric("ringmail_injector_rejected_total{reason=\"too_many_connections\"}");
+    assert_eq!(rejected, 45.0, "256 of 301 are held");
 }
 
 #[tokio::test]
