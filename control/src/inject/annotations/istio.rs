@@ -8,13 +8,15 @@ use super::super::values::{self, CIDR_LIST, CIDRS, INTERFACES, PORT_LIST, PORTS}
 use super::super::warning::Warning;
 use super::{Reader, unhonoured};
 
-const FAMILIES: [&str; 6] = [
+const FAMILIES: [&str; 8] = [
     "sidecar.istio.io/",
+    "status.sidecar.istio.io/",
+    "readiness.status.sidecar.istio.io/",
     "proxy.istio.io/",
     "inject.istio.io/",
     "prometheus.istio.io/",
     "ambient.istio.io/",
-    "readiness.status.sidecar.istio.io/",
+    "istio.io/reroute-virtual-interfaces",
 ];
 
 /// Reads one annotation, if it is one of Istio's.
@@ -25,12 +27,8 @@ pub(super) fn annotation(reader: &mut Reader<'_>, name: &str, value: &str) {
         }
         return;
     }
-    let is_ours = FAMILIES.iter().any(|family| name.starts_with(family)) || unhonoured::is_known(name);
-    if is_ours
-        && !sidecar(reader, name, value)
-        && !readiness(reader, name, value)
-        && !name.starts_with("config.")
-    {
+    let is_ours = FAMILIES.iter().any(|family| name.starts_with(family));
+    if is_ours && !sidecar(reader, name, value) && !readiness(reader, name, value) {
         unhonoured::warn(reader, name, value);
     }
 }

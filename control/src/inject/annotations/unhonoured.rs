@@ -148,11 +148,6 @@ const TABLE: [Unhonoured; 54] = [
     one("traffic.sidecar.istio.io/rerouteVirtualInterfaces", &[""], NONE, "their traffic counts as inbound"),
 ];
 
-/// Whether the annotation is in the table.
-pub(super) fn is_known(name: &str) -> bool {
-    TABLE.iter().any(|known| known.name == name)
-}
-
 /// Says what holds instead of an annotation that was not honoured.
 pub(super) fn warn(reader: &mut Reader<'_>, name: &str, value: &str) {
     let warning = match TABLE.iter().find(|known| known.name == name) {

@@ -201,6 +201,9 @@ fn what_cannot_be_honoured_or_read_is_a_warning_that_names_it_and_what_holds() {
         ("config.linkerd.io/enable-debug-sidecar", "true"),
         ("config.alpha.linkerd.io/proxy-wait-before-exit-seconds", "5"),
         ("config.linkerd.io/something-new", "1"),
+        ("linkerd.io/inject", "ingress"),
+        ("istio.io/reroute-virtual-interfaces", "k6t-eth0"),
+        ("ambient.istio.io/redirection", "enabled"),
     ] {
         let said = with(name, value);
         let said: Vec<String> = said.warnings.iter().map(ToString::to_string).collect();
