@@ -64,7 +64,6 @@ struct Root {
 }
 
 /// A serving certificate with its key, both DER.
-#[derive(Debug)]
 pub struct Leaf {
     /// The certificate.
     pub certificate: Vec<u8>,
@@ -90,6 +89,13 @@ pub enum CaError {
     /// Nothing can be signed.
     #[error("signing: {0}")]
     Signing(String),
+}
+
+impl std::fmt::Debug for Leaf {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leaf").field("not_after", &self.not_after).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for InjectorCa {
