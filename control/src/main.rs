@@ -1,0 +1,96 @@
+//! `ringmail-control`: reads the settings, starts the log, serves until told to end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use prometheus::Registry;
+use ringmail_control::inject::InjectConfig;
+use ringmail_control::webhook::{Health, Metrics, Settings, Webhook};
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// EX_USAGE of sysexits.
+const USAGE: u8 = 64;
+
+/// Puts sidecars into pods, and tells them about each other.
+#[derive(Debug, Parser)]
+#[command(name = "ringmail-control", version)]
+struct CommandLine {
+    /// The mesh's settings, YAML
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the API server calls
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:15017")]
+    webhook_listen: SocketAddr,
+    /// Where metrics and readiness are
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:15014")]
+    metrics_listen: SocketAddr,
+    /// Another name of the webhook's certificate, beside those of its Service
+    #[arg(long, value_name = "NAME")]
+    serving_name: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct File {
+    #[serde(default)]
+    injection: InjectConfig,
+}
+
+fn main() -> ExitCode {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
+    let file = match read(&line) {
+        Ok(file) => file,
+        Err(error) => {
+            eprintln!("ringmail-control: {error:#}");
+            return USAGE.into();
+        }
+    };
+    match serve(&line, file) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read(line: &CommandLine) -> anyhow::Result<File> {
+    let Some(path) = &line.config else { return Ok(File::default()) };
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    serde_saphyr::from_str(&text).with_context(|| path.display().to_string())
+}
+
+fn serve(line: &CommandLine, file: File) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?;
+    runtime.block_on(async {
+        let (end, ending) = watch::channel(false);
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+        tokio::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            end.send_replace(true);
+        });
+        let client = kube::Client::try_default().await.context("the API server")?;
+        let listener = TcpListener::bind(line.webhook_listen).await.context("the webhook's address")?;
+        let mut settings = Settings::new(file.injection);
+        settings.serving_names.extend(line.serving_name.iter().cloned());
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).context("metrics")?;
+        let webhook = Webhook::new(settings, client, metrics);
+        let pages = TcpListener::bind(line.metrics_listen).await.context("the metrics' address")?;
+        tokio::spawn(Health { registry, state: webhook.state() }.run(pages));
+        webhook.run(listener, ending).await.context("the webhook")
+    })
+}
