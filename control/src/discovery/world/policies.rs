@@ -39,7 +39,6 @@ pub(crate) struct Notice {
 #[derive(Debug)]
 struct Held {
     parsed: Arc<Resources>,
-    age: Age,
     uid: String,
     notice: Option<Notice>,
 }
@@ -64,7 +63,7 @@ impl Policies {
         };
         let (parsed, notice) = read(key, object, before.as_ref());
         let after = Some(Arc::clone(&parsed));
-        let held = Held { parsed, age: object.age.clone(), uid: object.uid.clone(), notice };
+        let held = Held { parsed, uid: object.uid.clone(), notice };
         self.held.insert(key.clone(), held);
         Change { before: before.map(|held| held.parsed), after }
     }
@@ -75,18 +74,9 @@ impl Policies {
         Resources::merge(policies.map(|(_, held)| &*held.parsed))
     }
 
-    pub(super) fn entry(&self, key: &ObjectKey) -> Option<(&Resources, &Age)> {
+    pub(super) fn entry(&self, key: &ObjectKey) -> Option<&Resources> {
         let key = PolicyKey { kind: Kind::WorkloadEntry, object: key.clone() };
-        let held = self.held.get(&key)?;
-        Some((&held.parsed, &held.age))
-    }
-
-    pub(super) fn entries(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.held.keys().filter(|key| key.kind == Kind::WorkloadEntry).map(|key| &key.object)
-    }
-
-    pub(crate) fn notice(&self, key: &PolicyKey) -> Option<&Notice> {
-        self.held.get(key)?.notice.as_ref()
+        Some(&self.held.get(&key)?.parsed)
     }
 
     pub(crate) fn notices(&self) -> impl Iterator<Item = &Notice> {
