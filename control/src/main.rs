@@ -22,11 +22,11 @@ struct CommandLine {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The namespace of this program, where its Lease is
-    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "ringmail-system")]
+    #[arg(long, value_name = "NAME", default_value = "ringmail-system")]
     namespace: String,
-    /// The name of this replica
-    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "ringmail-control")]
-    identity: String,
+    /// The name of this replica, the pod's; without it, the host's
+    #[arg(long, value_name = "NAME")]
+    identity: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -44,7 +44,11 @@ fn main() -> ExitCode {
         }
     };
     tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
-    let settings = read(&line).and_then(|file| Ok(file.discovery.settings(&line.namespace, &line.identity)?));
+    let settings = read(&line).and_then(|file| {
+        let identity = line.identity.clone().or_else(|| std::env::var("HOSTNAME").ok());
+        let identity = identity.context("expected --identity or HOSTNAME, got neither")?;
+        Ok(file.discovery.settings(&line.namespace, &identity)?)
+    });
     let settings = match settings {
         Ok(settings) => settings,
         Err(error) => {

@@ -62,7 +62,8 @@ impl Resources {
         labels: &BTreeMap<String, String>,
     ) -> bool {
         self.authorization_policies.iter().any(|policy| {
-            let own = *policy.meta.namespace == *namespace || *policy.meta.namespace == *settings.root_namespace;
+            let own =
+                *policy.meta.namespace == *namespace || *policy.meta.namespace == *settings.root_namespace;
             own && selects(&policy.selector, labels)
         })
     }

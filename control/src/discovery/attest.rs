@@ -200,7 +200,9 @@ mod tests {
         };
         assert_eq!(read(&["Bearer a.b"]), Some("a.b".to_owned()));
         assert_eq!(read(&["bearer a.b"]), Some("a.b".to_owned()));
-        for values in [&[][..], &["Bearer a", "Bearer b"], &["Basic a"], &["Bearer "], &["Bearer a b"], &["a"]] {
+        for values in
+            [&[][..], &["Bearer a", "Bearer b"], &["Basic a"], &["Bearer "], &["Bearer a b"], &["a"]]
+        {
             assert_eq!(read(values), None, "{values:?}");
         }
     }

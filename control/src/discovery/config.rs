@@ -14,6 +14,8 @@ const MAX_STREAMS: usize = 4096;
 const MAX_CONNECTIONS_PER_SOURCE: usize = 16;
 /// Tokens end; a stream must not outlive by much what proved its right. A client comes back without anybody noticing.
 const STREAM_LIFETIME: Duration = Duration::from_secs(30 * 60);
+/// A client that takes nothing for this long is not there any more, or ill. It comes back to a stream of its own.
+const READ_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The part of the mesh's settings that is about discovery, as it stands in the file.
 #[derive(Clone, Debug, Deserialize)]
@@ -101,6 +103,8 @@ pub struct Settings {
     pub max_connections_per_source: usize,
     /// How long a stream lives, about.
     pub stream_lifetime: Duration,
+    /// How long a client may take nothing while there is something for it.
+    pub read_deadline: Duration,
     /// Where the serving certificate comes from.
     pub serving: ServingSource,
     /// The own namespace, where the Lease is.
@@ -144,6 +148,7 @@ impl DiscoveryConfig {
             max_streams: self.max_streams,
             max_connections_per_source: self.max_connections_per_source,
             stream_lifetime: STREAM_LIFETIME,
+            read_deadline: READ_DEADLINE,
             serving,
             namespace: namespace.to_owned(),
             identity: identity.to_owned(),

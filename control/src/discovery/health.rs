@@ -1,6 +1,10 @@
 //! Metrics and readiness over plain HTTP, read-only.
 
-use std::{convert::Infallible, sync::Arc, time::{Duration, SystemTime}};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::Full;

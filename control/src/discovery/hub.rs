@@ -80,6 +80,7 @@ impl Hub {
         Self { max_streams, index: Mutex::default() }
     }
 
+    #[cfg(test)]
     pub(crate) fn streams(&self) -> usize {
         lock(&self.index).links.len()
     }

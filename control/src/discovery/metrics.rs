@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::Collector,
 };
 use ringmail_xds::{
     Resource, discovery::DeltaDiscoveryResponse, ringmail, security::Authorization, workload::Address,
@@ -79,7 +80,8 @@ impl Metrics {
         let counters = |name: &str, help: &str, label: &str| {
             registered(registry, IntCounterVec::new(Opts::new(name, help), &[label])?)
         };
-        let held = IntGaugeVec::new(Opts::new("ringmail_discovery_held", "Objects held, by kind."), &["kind"])?;
+        let held =
+            IntGaugeVec::new(Opts::new("ringmail_discovery_held", "Objects held, by kind."), &["kind"])?;
         let queue = HistogramOpts::new(
             "ringmail_discovery_queue_seconds",
             "Time from the word of a watch until the last answer that follows from it is on its way to one proxy.",
@@ -95,7 +97,11 @@ impl Metrics {
             pushes: counters("ringmail_discovery_pushes_total", "Answers sent, by type.", "type")?,
             resources: counters("ringmail_discovery_resources_total", "Resources sent, by type.", "type")?,
             bytes: counters("ringmail_discovery_bytes_total", "Bytes of resources sent, by type.", "type")?,
-            nacks: counters("ringmail_discovery_nacks_total", "Answers that a proxy refused, by type.", "type")?,
+            nacks: counters(
+                "ringmail_discovery_nacks_total",
+                "Answers that a proxy refused, by type.",
+                "type",
+            )?,
             slow: counter("ringmail_discovery_slow_readers_total", "Streams ended because nobody read.")?,
             queue: registered(registry, Histogram::with_opts(queue.buckets(QUEUE_BUCKETS.to_vec()))?)?,
             updates: counter("ringmail_discovery_updates_total", "Changes of the cluster taken up.")?,
@@ -136,7 +142,8 @@ impl Metrics {
         let Some(label) = label(&answer.type_url) else { return };
         self.pushes.with_label_values(&[label]).inc();
         self.resources.with_label_values(&[label]).inc_by(count(answer.resources.len()));
-        let bytes = answer.resources.iter().filter_map(|resource| Some(resource.resource.as_ref()?.value.len()));
+        let bytes =
+            answer.resources.iter().filter_map(|resource| Some(resource.resource.as_ref()?.value.len()));
         self.bytes.with_label_values(&[label]).inc_by(count(bytes.sum()));
     }
 

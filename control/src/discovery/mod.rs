@@ -38,13 +38,13 @@ use tokio::{
     sync::{Notify, mpsc, watch as tokio_watch},
 };
 
-use attest::{Attest, ReviewedTokens};
+use attest::ReviewedTokens;
 pub use config::{DiscoveryConfig, Settings};
 use hub::Hub;
 use metrics::Metrics;
 use server::Server;
 use serving::Serving;
-use sync::Sync;
+use sync::Watches;
 use world::World;
 
 /// Spread of a stream's life, as a share of it: proxies that came together must not return together.
@@ -79,10 +79,11 @@ pub(crate) struct Discovery {
     world: RwLock<World>,
     hub: Hub,
     metrics: Metrics,
-    sync: Sync,
+    sync: Watches,
     /// There may be something new to tell the authors of policies.
     policies_changed: Notify,
     stream_lifetime: Duration,
+    read_deadline: Duration,
 }
 
 impl Discovery {
@@ -91,9 +92,10 @@ impl Discovery {
             world: RwLock::new(World::new(settings.policy.clone(), settings.cluster.clone())),
             hub: Hub::new(settings.max_streams),
             metrics: Metrics::register(registry)?,
-            sync: Sync::default(),
+            sync: Watches::default(),
             policies_changed: Notify::new(),
             stream_lifetime: settings.stream_lifetime,
+            read_deadline: settings.read_deadline,
         }))
     }
 

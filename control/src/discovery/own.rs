@@ -1,6 +1,9 @@
 //! What one client has been sent of its own pod's policies. Pure.
 
-use std::{collections::{BTreeMap, HashMap}, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use ringmail_xds::{Resource, ringmail::Inbound, security::Authorization};
 

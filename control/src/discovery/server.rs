@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, body::Body, codegen::Service as _};
+use tonic::{Status, Streaming, body::Body};
 
 use super::{
     Discovery, Settings,
@@ -91,7 +91,7 @@ impl Server {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                _ = ending.wait_for(|ending| *ending) => break,
+                () = ended(&mut ending) => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => self.admit(&mut connections, &acceptor, stream, (peer, &shutdown)),
                     Err(error) => {
@@ -134,7 +134,8 @@ impl Server {
         mut shutdown: watch::Receiver<bool>,
     ) -> Result<(), ConnectionError> {
         stream.set_nodelay(true)?;
-        let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await.map_err(|_| ConnectionError::Deadline)??;
+        let stream =
+            timeout(HANDSHAKE, acceptor.accept(stream)).await.map_err(|_| ConnectionError::Deadline)??;
         let (busy, mut idle) = mpsc::channel::<()>(1);
         let service = service_fn(|request: Request<Incoming>| {
             let (server, busy) = (Arc::clone(self), busy.clone());
@@ -149,7 +150,7 @@ impl Server {
                 result = connection.as_mut() => return Ok(result?),
                 Some(()) = idle.recv() => used = true,
                 () = first.as_mut(), if !used => break,
-                _ = shutdown.wait_for(|ending| *ending) => break,
+                () = ended(&mut shutdown) => break,
             }
         }
         connection.as_mut().graceful_shutdown();
@@ -165,7 +166,8 @@ impl Server {
         match self.admit_stream(&request).await {
             Ok((caller, link)) => {
                 let _ = busy.try_send(());
-                let handler = Handler { discovery: Arc::clone(&self.discovery), admitted: Some((caller, link)) };
+                let handler =
+                    Handler { discovery: Arc::clone(&self.discovery), admitted: Some((caller, link)) };
                 service::serve(handler, request, MAX_REQUEST).await
             }
             Err((status, reason)) => {
@@ -194,6 +196,11 @@ impl Server {
         let link = link.map_err(|full| (Status::resource_exhausted(full.to_string()), Refused::Full))?;
         Ok((caller, Place { discovery: Arc::clone(&self.discovery), link, taken: false }))
     }
+}
+
+/// Returns when the process is to end.
+async fn ended(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|ending| *ending).await;
 }
 
 #[derive(Debug, thiserror::Error)]

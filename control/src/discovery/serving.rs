@@ -208,8 +208,7 @@ fn pair(chain: &[u8], key: &[u8]) -> Result<Held, ServingError> {
     let chain: Vec<CertificateDer<'static>> = chain.map_err(|error| failed(error.to_string()))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| failed(error.to_string()))?;
     let leaf = chain.first().ok_or_else(|| failed("expected a certificate, got none".to_owned()))?;
-    let (_, parsed) =
-        x509_parser::parse_x509_certificate(leaf).map_err(|error| failed(error.to_string()))?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|error| failed(error.to_string()))?;
     let time = |time: x509_parser::time::ASN1Time| {
         SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default())
     };

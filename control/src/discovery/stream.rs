@@ -3,12 +3,7 @@
 //! Requests are read and answers written by one task. What is to be sent is made from the world at the moment in which
 //! it can be sent: while a client does not read, changes only mark what it has to be told again.
 
-use std::{
-    collections::VecDeque,
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Instant};
 
 use ringmail_policy::{ClientClass, Pod};
 use ringmail_xds::{
@@ -41,8 +36,6 @@ pub(crate) const MAX_NAMES: usize = 8 * 1024;
 const MAX_HELD: usize = 2 * 16 * 1024;
 /// Bytes of resources in one answer: small enough for every client's limit, and for a queue of one.
 const MAX_ANSWER: usize = 512 * 1024;
-/// A client that takes nothing for this long is not there any more, or ill. It comes back to a stream of its own.
-const READ_DEADLINE: Duration = Duration::from_secs(30);
 /// Answers that wait before no further request is read.
 const MAX_OUTBOX: usize = 64;
 /// Characters of a client's words that are repeated in a log line.
@@ -121,7 +114,7 @@ impl Stream {
             if self.outbox.is_empty() {
                 read_by = None;
             } else {
-                read_by.get_or_insert_with(|| time::Instant::now() + READ_DEADLINE);
+                read_by.get_or_insert_with(|| time::Instant::now() + self.discovery.read_deadline);
             }
             let link = Arc::clone(&self.link);
             tokio::select! {
@@ -183,10 +176,7 @@ impl Stream {
                 Ok(())
             }
             Inbound::TYPE_URL => self.subscribe_inbound(request),
-            other => Err(Status::invalid_argument(format!(
-                "type {:?} is not served",
-                shown(other)
-            ))),
+            other => Err(Status::invalid_argument(format!("type {:?} is not served", shown(other)))),
         }
     }
 
@@ -240,11 +230,8 @@ impl Stream {
             false => world.destinations(address, seen.as_ref()),
         };
         let gone = if less.is_empty() { Push::default() } else { own.unsubscribe(&less, answer) };
-        let mut push = if more.is_empty() && !resumes {
-            Push::default()
-        } else {
-            own.subscribe(&more, resumes, answer)
-        };
+        let mut push =
+            if more.is_empty() && !resumes { Push::default() } else { own.subscribe(&more, resumes, answer) };
         drop(world);
         let names = own.len();
         push.removed.extend(strange);
@@ -283,7 +270,8 @@ impl Stream {
         }
         let discovery = Arc::clone(&self.discovery);
         let world = discovery.world();
-        let addresses = self.addresses.refresh(dirty.addresses.iter().copied(), |address| world.addresses(address));
+        let addresses =
+            self.addresses.refresh(dirty.addresses.iter().copied(), |address| world.addresses(address));
         let mut again = dirty.addresses;
         if dirty.own && self.see(world.pod(&self.pod, &self.caller.pod_uid), &world) {
             again.extend(self.destinations.asked());

@@ -64,10 +64,6 @@ impl Subscription {
         Self { type_url, asks: HashMap::new(), wanted: HashMap::new() }
     }
 
-    pub(crate) fn type_url(&self) -> &'static str {
-        self.type_url
-    }
-
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         self.asks.contains_key(&address)
     }
@@ -121,7 +117,8 @@ impl Subscription {
     ) -> Push {
         let mut draft = Draft::default();
         let mut shared = BTreeSet::new();
-        for ask in addresses.iter().filter_map(|address| self.asks.remove(address)) {
+        let gone: Vec<_> = addresses.iter().filter_map(|address| self.asks.remove(address)).collect();
+        for ask in gone {
             for name in &ask.stands_for {
                 self.release(&mut draft, name);
                 if let Some(wanted) = self.wanted.get_mut(name).filter(|wanted| wanted.asks > 0) {
@@ -163,10 +160,8 @@ impl Subscription {
     ) {
         let Some(ask) = self.asks.get_mut(&address) else { return };
         let answers = answer(address);
-        let before = mem::replace(
-            &mut ask.stands_for,
-            answers.iter().map(|(name, _)| Arc::clone(name)).collect(),
-        );
+        let before =
+            mem::replace(&mut ask.stands_for, answers.iter().map(|(name, _)| Arc::clone(name)).collect());
         let told = mem::replace(&mut ask.told_nothing, answers.is_empty());
         if answers.is_empty() && !told {
             draft.removed.insert(address_name(address));

@@ -14,11 +14,11 @@ pub(crate) struct Watch {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Sync {
+pub(crate) struct Watches {
     watches: Mutex<BTreeMap<&'static str, Watch>>,
 }
 
-impl Sync {
+impl Watches {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Watch>> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,9 +53,5 @@ impl Sync {
             })
             .collect();
         (!texts.is_empty()).then(|| format!("the cluster is not known yet: {}", texts.join(", ")))
-    }
-
-    pub(crate) fn watches(&self) -> BTreeMap<&'static str, Watch> {
-        self.lock().clone()
     }
 }

@@ -61,7 +61,7 @@ pub(crate) fn start(
         tokio::spawn(follow(Api::<Node>::all(client.clone()), teller("nodes"), node)),
         tokio::spawn(follow(Api::<ServiceCIDR>::all(client.clone()), teller("servicecidrs"), range)),
     ];
-    for kind in policies::KINDS {
+    for kind in KINDS {
         tasks.push(tokio::spawn(policies::follow(client.clone(), kind, teller(kind.plural))));
     }
     tasks

@@ -4,9 +4,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use ringmail_ca::messages::{
-    CREATE_CERTIFICATE_PATH, IstioCertificateRequest, IstioCertificateResponse,
-};
+use ringmail_ca::messages::{CREATE_CERTIFICATE_PATH, IstioCertificateRequest, IstioCertificateResponse};
 use ringmail_identity::PrivateKey;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -46,7 +44,9 @@ pub(super) async fn issue(address: &str, roots: &Path, token: &Path) -> Result<H
         Some((_roots, chain)) if !chain.is_empty() => {
             pair(chain.join("\n").as_bytes(), key.to_pem().as_bytes())
         }
-        Some(_) | None => Err(failed(format!("{} certificates, expected two at least", answer.cert_chain.len()))),
+        Some(_) | None => {
+            Err(failed(format!("{} certificates, expected two at least", answer.cert_chain.len())))
+        }
     }
 }
 
@@ -71,7 +71,9 @@ async fn ask(
     let request = Request::from_parts(metadata, Extensions::default(), message);
     let path = http::uri::PathAndQuery::from_static(CREATE_CERTIFICATE_PATH);
     let answer = client.unary(request, path, tonic_prost::ProstCodec::default()).await;
-    answer.map(tonic::Response::into_inner).map_err(|status| format!("{:?}: {}", status.code(), status.message()))
+    answer
+        .map(tonic::Response::into_inner)
+        .map_err(|status| format!("{:?}: {}", status.code(), status.message()))
 }
 
 async fn connect(address: &str, roots: &[u8]) -> Result<Channel, String> {

@@ -109,9 +109,8 @@ pub(super) async fn follow(client: Client, kind: PolicyKind, teller: Teller) {
 }
 
 fn served(kind: PolicyKind, definition: &CustomResourceDefinition) -> Option<&'static str> {
-    let is_served = |version: &&&str| {
-        definition.spec.versions.iter().any(|own| own.served && own.name == ***version)
-    };
+    let is_served =
+        |version: &&&str| definition.spec.versions.iter().any(|own| own.served && own.name == ***version);
     kind.versions.iter().find(is_served).copied()
 }
 

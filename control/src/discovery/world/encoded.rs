@@ -48,10 +48,6 @@ impl Encoded {
         Arc::new(Self { version: Version::of(&value), value })
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.value.len()
-    }
-
     pub(crate) fn named(&self, type_url: &str, name: &str, aliases: Vec<String>) -> NamedResource {
         let any = Any { type_url: type_url.to_owned(), value: self.value.clone() };
         let (version, name) = (self.version.to_string(), name.to_owned());

@@ -11,7 +11,7 @@ mod service;
 mod settle;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -21,6 +21,7 @@ use kube::ResourceExt;
 use ringmail_policy::{ClientClass, Inbound, Pod, Resources, Settings};
 use ringmail_xds::{
     ringmail::{Mesh, Versioned},
+    security::Authorization,
     workload::WorkloadType,
 };
 
@@ -222,7 +223,7 @@ impl World {
     pub(crate) fn own_policies(&self, key: &ObjectKey, uid: &str) -> Option<OwnPolicies> {
         let pod = self.pod(key, uid)?;
         let (mut inbound, policies) = Inbound::compile(&self.resources, &self.settings, &pod).to_wire();
-        let named = |policy| -> Answer {
+        let named = |policy: Authorization| -> Answer {
             let encoded = Encoded::new(&policy);
             (format!("{}/{}", policy.namespace, policy.name).into(), encoded)
         };
@@ -248,4 +249,4 @@ fn kind_of(pod: Option<&PodInfo>) -> WorkloadType {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

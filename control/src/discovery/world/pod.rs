@@ -1,10 +1,6 @@
 //! Pods and nodes, reduced to what discovery says of them.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -54,8 +50,8 @@ impl PodInfo {
         let only = status.and_then(|status| status.pod_ip.as_ref());
         let texts = ips.map(|ip| &ip.ip).chain(only).filter(|_| counts);
         let mut addresses = Vec::<IpAddr>::new();
-        for address in texts.filter_map(|text| text.parse().ok()) {
-            let address = IpAddr::to_canonical(&address);
+        for address in texts.filter_map(|text| text.parse::<IpAddr>().ok()) {
+            let address = address.to_canonical();
             if !addresses.contains(&address) {
                 addresses.push(address);
             }

@@ -161,9 +161,18 @@ fn closed(json: &Value) -> (Resources, &'static str) {
     };
     let (selector, annotations) = (&json["spec"]["selector"], &metadata["annotations"]);
     let tries = [
-        (deny(selector, annotations), "until it can be read, all connections to the pods that it selects are denied"),
-        (deny(&Value::Null, annotations), "until it can be read, all connections to its namespace are denied"),
-        (deny(&Value::Null, &Value::Null), "until it can be read, all connections to its namespace are denied"),
+        (
+            deny(selector, annotations),
+            "until it can be read, all connections to the pods that it selects are denied",
+        ),
+        (
+            deny(&Value::Null, annotations),
+            "until it can be read, all connections to its namespace are denied",
+        ),
+        (
+            deny(&Value::Null, &Value::Null),
+            "until it can be read, all connections to its namespace are denied",
+        ),
     ];
     let read = tries.iter().find_map(|(json, text)| Some((parse(json).ok()?, *text)));
     read.unwrap_or_else(|| (Resources::default(), "the object is left out"))

@@ -120,9 +120,11 @@ impl SliceInfo {
     pub(crate) fn of(slice: &EndpointSlice) -> Option<Self> {
         let service = slice.labels().get(SERVICE_NAME)?;
         let namespace = slice.namespace().unwrap_or_default();
-        let ports = slice.ports.iter().flatten().filter(|port| {
-            port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
-        });
+        let ports = slice
+            .ports
+            .iter()
+            .flatten()
+            .filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"));
         let ports = ports.filter_map(|port| {
             Some((port.name.clone().unwrap_or_default(), u16::try_from(port.port?).ok()?))
         });

@@ -226,16 +226,16 @@ impl World {
             .collect();
         let before = std::mem::take(&mut state.members);
         let keys: BTreeSet<_> = before.keys().chain(after.keys()).cloned().collect();
-        let changed = keys.into_iter().filter(|workload| before.get(workload) != after.get(workload));
+        let differs = |workload: &WorkloadKey| before.get(workload) != after.get(workload);
+        let changed: Vec<_> = keys.into_iter().filter(differs).collect();
         let addresses = state.info.addresses.clone();
+        let now: Vec<_> = after.keys().cloned().collect();
         state.members = after;
-        let changed: Vec<_> = changed.collect();
         if !changed.is_empty() {
             work.dirty.addresses.extend(addresses);
         }
         work.workloads.extend(changed);
         self.forget_members(key, before.keys());
-        let now: Vec<_> = self.services.get(key).map(|state| state.members.keys().cloned().collect()).unwrap_or_default();
         for workload in now {
             self.services_of.entry(workload).or_default().insert(key.clone());
         }
@@ -328,7 +328,8 @@ impl World {
             members.flat_map(|known| &known.addresses).any(|(own, _)| work.dirty.addresses.contains(own))
         };
         let services = self.services.values().filter(|state| !state.info.addresses.is_empty());
-        let behind: Vec<_> = services.filter(concerned).flat_map(|state| &state.info.addresses).copied().collect();
+        let behind: Vec<_> =
+            services.filter(concerned).flat_map(|state| &state.info.addresses).copied().collect();
         work.dirty.addresses.extend(behind);
     }
 
@@ -336,10 +337,14 @@ impl World {
     fn settle_workload(&mut self, work: &mut Work, key: &WorkloadKey) {
         let before = self.known.remove(key);
         let after = self.make(key);
-        let versions = (before.as_ref().map(|known| known.encoded.version), after.as_ref().map(|known| known.encoded.version));
-        let same = before.as_ref().zip(after.as_ref()).is_some_and(|(before, after)| {
-            before.workload == after.workload && before.entry == after.entry
-        });
+        let versions = (
+            before.as_ref().map(|known| known.encoded.version),
+            after.as_ref().map(|known| known.encoded.version),
+        );
+        let same = before
+            .as_ref()
+            .zip(after.as_ref())
+            .is_some_and(|(before, after)| before.workload == after.workload && before.entry == after.entry);
         if versions.0 != versions.1 || !same {
             let addresses = before.iter().chain(&after).flat_map(|known| &known.addresses);
             work.dirty.addresses.extend(addresses.map(|(address, _)| *address));
@@ -363,7 +368,8 @@ impl World {
         let (workload, entry, pod) = match key {
             WorkloadKey::Pod(object) => {
                 let pod = self.pods.get(object)?;
-                let facts = pod.facts(&self.cluster, held(&pod.addresses), services.collect(), self.locality(pod));
+                let facts =
+                    pod.facts(&self.cluster, held(&pod.addresses), services.collect(), self.locality(pod));
                 let entry = Origin::Resource {
                     kind: Kind::Pod,
                     namespace: Arc::clone(&object.namespace),
@@ -402,7 +408,8 @@ impl World {
     fn settle_ranges(&mut self, work: &mut Work) {
         let nodes = self.nodes.values().flat_map(|node| &node.ranges);
         let services = self.ranges.values().flatten();
-        let all: HashSet<IpNet> = self.settings.mesh_ranges.iter().chain(nodes).chain(services).copied().collect();
+        let all: HashSet<IpNet> =
+            self.settings.mesh_ranges.iter().chain(nodes).chain(services).copied().collect();
         let mut mesh = IpNet::aggregate(&all.into_iter().collect());
         mesh.sort();
         if mesh != self.mesh {
