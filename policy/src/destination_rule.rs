@@ -194,6 +194,16 @@ impl DestinationRule {
         named.map(|tls| TlsDecision { tls, decided_by: self.meta.origin(&format!("port {port}")) })
     }
 
+    /// Whether clients of the namespace may be told otherwise than those of a namespace that no rule names.
+    pub(crate) fn means_clients_of(&self, namespace: &str) -> bool {
+        *self.meta.namespace == *namespace || self.export_to.iter().any(|to| to == namespace)
+    }
+
+    /// The labels that the rule asks of a client.
+    pub(crate) fn client_labels(&self) -> impl Iterator<Item = &String> {
+        self.selector.keys()
+    }
+
     /// Whether the rule's author shows it to clients of the namespace; without one, to everybody's.
     fn is_exported(&self, client: Option<&Pod>) -> bool {
         self.export_to.is_empty()

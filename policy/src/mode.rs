@@ -135,6 +135,16 @@ impl Scope {
     }
 }
 
+/// Whether `policy` has a say in how a workload is served, or is reported to its author.
+pub(crate) fn concerns(policy: &PeerAuthentication, root: &str, namespace: &str, labels: &Labels) -> bool {
+    let own = &*policy.meta.namespace == namespace;
+    match Scope::of(policy, root) {
+        Scope::Mesh | Scope::Nothing => true,
+        Scope::Namespace => own,
+        Scope::Workload => own && selects(&policy.selector, labels),
+    }
+}
+
 /// What a pod's author should know about the policies around it: the ignored ones and the overridden ones.
 pub(crate) fn reports(
     policies: &[PeerAuthentication],

@@ -206,6 +206,33 @@ pub struct Report {
     pub text: String,
 }
 
+/// The name under which our extensions of Istio's messages stand beside those of others.
+pub const EXTENSION: &str = "ringmail.io";
+
+/// An extension of `istio.workload.Workload`, for one of several services: its map of services has no order, and
+/// its status is one for all of them.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Memberships {
+    /// The services, the oldest first.
+    #[prost(message, repeated, tag = "1")]
+    pub services: Vec<Membership>,
+}
+
+impl Resource for Memberships {
+    const TYPE_URL: &'static str = "type.googleapis.com/ringmail.discovery.v1.Memberships";
+}
+
+/// A workload as an endpoint of one service.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Membership {
+    /// The service, `<namespace>/<host name>`.
+    #[prost(string, tag = "1")]
+    pub service: String,
+    /// Whether the workload may be chosen for it.
+    #[prost(bool, tag = "2")]
+    pub chosen: bool,
+}
+
 /// An extension of `istio.security.Authorization`: where its rules stood in the policy as it was written.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Written {

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Resource, discovery::Any};
+use crate::{
+    Resource,
+    discovery::Any,
+    ringmail::{EXTENSION, Memberships},
+};
 
 /// One workload or one service.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -99,6 +103,22 @@ pub struct Workload {
     pub extensions: Vec<Extension>,
 }
 
+impl Workload {
+    /// What it says of itself as an endpoint of several services; nothing where its status and the order of names
+    /// say all there is.
+    pub fn memberships(&self) -> Option<Memberships> {
+        let own = self.extensions.iter().filter(|extension| extension.name == EXTENSION);
+        own.filter_map(|extension| Memberships::from_any(extension.config.as_ref()?).ok()).next()
+    }
+
+    /// Whether it may be chosen for the service of this name, `<namespace>/<host name>`.
+    pub fn may_be_chosen(&self, service: &str) -> bool {
+        let memberships = self.memberships();
+        let said = memberships.iter().flat_map(|said| &said.services).find(|said| said.service == service);
+        said.map_or(self.status == i32::from(WorkloadStatus::Healthy), |said| said.chosen)
+    }
+}
+
 /// How a workload is reached in the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
@@ -111,7 +131,7 @@ pub enum TunnelProtocol {
     LegacyIstioMtls = 2,
 }
 
-/// Whether a workload may be chosen for a service.
+/// Whether a workload may be chosen for its services, all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum WorkloadStatus {
@@ -221,4 +241,26 @@ pub struct NetworkAddress {
     /// 4 or 16 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub address: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ringmail::Membership;
+
+    #[test]
+    fn the_status_holds_for_a_service_of_which_nothing_else_is_said() {
+        let said = |service: &str, chosen| Membership { service: service.to_owned(), chosen };
+        let memberships = Memberships { services: vec![said("a/young", false), said("a/old", true)] };
+        let ours = Extension { name: EXTENSION.to_owned(), config: Some(memberships.to_any()) };
+        let others = Extension { name: "other.io".to_owned(), config: Some(memberships.to_any()) };
+        let mut workload = Workload { extensions: vec![others], ..Workload::default() };
+        assert!(workload.may_be_chosen("a/young"));
+        workload.extensions.push(ours);
+        assert!(!workload.may_be_chosen("a/young"));
+        workload.status = WorkloadStatus::Unhealthy.into();
+        assert!(workload.may_be_chosen("a/old"));
+        assert!(!workload.may_be_chosen("a/another"));
+        assert_eq!(workload.memberships().unwrap(), memberships);
+    }
 }

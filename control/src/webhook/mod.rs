@@ -7,7 +7,6 @@
 pub mod ca;
 mod certificate;
 mod events;
-mod health;
 mod metrics;
 mod review;
 mod server;
@@ -21,11 +20,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-pub use health::Health;
 pub use metrics::Metrics;
 pub use upkeep::State;
 
-use crate::inject::InjectConfig;
+use crate::{health::Missing, inject::InjectConfig};
 use certificate::ServingCertificate;
 use events::Events;
 use server::Server;
@@ -81,6 +79,15 @@ impl Webhook {
     /// Whether reviews can be decided; for readiness.
     pub fn state(&self) -> watch::Receiver<State> {
         self.state.subscribe()
+    }
+
+    /// What is missing before pods can be decided about.
+    pub fn missing(&self) -> Missing {
+        let state = self.state.subscribe();
+        Box::new(move || match &*state.borrow() {
+            State::Ready(_) => None,
+            State::Waiting(reason) => Some(format!("injector: {reason}")),
+        })
     }
 
     /// Serves on `listener` until `shutdown` turns true, and for the end of what is in flight.

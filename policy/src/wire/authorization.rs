@@ -4,7 +4,7 @@
 //! Istio's fields cannot say, such as a namespace with a `*` in the middle, goes into an extension of the match.
 
 use ipnet::IpNet;
-use ringmail_xds::ringmail::{Conditions, Written};
+use ringmail_xds::ringmail::{Conditions, EXTENSION, Written};
 use ringmail_xds::security::{
     Action, Address, Authorization, Clause, Empty, Match, Rule, Scope, ServiceAccountMatch, StringMatch,
     string_match::Type,
@@ -15,9 +15,6 @@ use ringmail_xds::{Resource, address_bytes, address_of};
 use super::{WireError, port};
 use crate::authorization::{Attribute, CompiledPolicy, CompiledRule, Condition, Effect};
 use crate::pattern::{Form, Glob, Pattern};
-
-/// The name under which our extensions stand beside those of others.
-const EXTENSION: &str = "ringmail.io";
 
 impl CompiledPolicy {
     /// The scope is a selector's, whatever the policy was: the receiver is told which policies hold for it.

@@ -159,6 +159,14 @@ fn service_ports(workload: &istio::Workload) -> Result<Vec<ServicePort>, WireErr
             });
         }
     }
+    // The map that they came in is in the order of names.
+    if let Some(memberships) = workload.memberships() {
+        let place = |port: &ServicePort| {
+            let name = format!("{}/{}", port.namespace, port.host);
+            memberships.services.iter().position(|said| said.service == name)
+        };
+        ports.sort_by_cached_key(|port| place(port).unwrap_or(usize::MAX));
+    }
     Ok(ports)
 }
 

@@ -19,7 +19,7 @@ use ringmail_xds::{
     discovery::{DeltaDiscoveryResponse, NamedResource},
     named_address, ringmail,
     security::Authorization,
-    workload::{self, Address, TunnelProtocol, WorkloadStatus, address::Type},
+    workload::{self, Address, TunnelProtocol, address::Type},
 };
 
 use super::asked::{Asked, Change};
@@ -447,15 +447,15 @@ impl Held {
 
     fn service(&self, service: &workload::Service, address: IpAddr) -> Service {
         let name = format!("{}/{}", service.namespace, service.hostname);
-        let mut ports = BTreeMap::<u16, (Vec<SocketAddr>, bool)>::new();
+        let mut ports = BTreeMap::<u16, Endpoints>::new();
         let endpoints = self.endpoints.get(&name).into_iter().flatten();
         for workload in endpoints.filter_map(|name| self.workload(name)) {
-            let healthy = workload.status == i32::from(WorkloadStatus::Healthy);
+            let chosen = workload.may_be_chosen(&name);
             let in_mesh = workload.tunnel_protocol == i32::from(TunnelProtocol::LegacyIstioMtls);
             let own = workload.addresses.iter().filter_map(|bytes| address_of(bytes));
             let Some(own) = own.into_iter().find(|own| own.is_ipv4() == address.is_ipv4()) else { continue };
             let list = workload.services.get(&name).into_iter().flat_map(|list| &list.ports);
-            for port in list.filter(|_| healthy) {
+            for port in list {
                 let target = if port.target_port == 0 { port.service_port } else { port.target_port };
                 let (Ok(service_port), Ok(target)) =
                     (u16::try_from(port.service_port), u16::try_from(target))
@@ -463,15 +463,16 @@ impl Held {
                     continue;
                 };
                 let entry = ports.entry(service_port).or_default();
-                entry.0.push(SocketAddr::new(own, target));
-                entry.1 |= in_mesh;
+                let list = if chosen { &mut entry.chosen } else { &mut entry.others };
+                list.push(SocketAddr::new(own, target));
+                entry.in_mesh |= in_mesh;
             }
         }
-        let in_mesh = ports.into_iter().filter(|(_, (_, in_mesh))| *in_mesh);
+        let in_mesh = ports.into_iter().filter(|(_, endpoints)| endpoints.in_mesh);
         Service {
             host: service.hostname.clone(),
             namespace: service.namespace.clone(),
-            ports: in_mesh.map(|(port, (endpoints, _))| (port, endpoints.into())).collect(),
+            ports: in_mesh.map(|(port, endpoints)| (port, endpoints.dialled().into())).collect(),
         }
     }
 
@@ -509,6 +510,22 @@ impl Held {
         let of_type = answers.iter().filter(|answer| answer.type_url == type_url);
         let resources = of_type.flat_map(|answer| &answer.resources);
         resources.map(|resource| (resource.name.clone(), resource.version.clone())).collect()
+    }
+}
+
+/// Who is behind one port of a service.
+#[derive(Debug, Default)]
+struct Endpoints {
+    chosen: Vec<SocketAddr>,
+    others: Vec<SocketAddr>,
+    in_mesh: bool,
+}
+
+impl Endpoints {
+    /// Where nobody may be chosen, those who may not: they refuse by themselves, while the service's own address
+    /// would have to be dialled in plaintext.
+    fn dialled(self) -> Vec<SocketAddr> {
+        if self.chosen.is_empty() { self.others } else { self.chosen }
     }
 }
 

@@ -13,10 +13,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{Registry, TextEncoder};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
-
-use super::upkeep::State;
 
 /// From accept to the end of the only response.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(10);
@@ -24,16 +22,23 @@ const HEADER_DEADLINE: Duration = Duration::from_secs(5);
 const MAX_CONNECTIONS: usize = 64;
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
+/// What is missing of one part, in words; nothing while it can do its work.
+pub type Missing = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// What the pages are made of: `/metrics` (also `/stats/prometheus`), `/healthz/ready` and `/healthz/live`.
-#[derive(Clone, Debug)]
 pub struct Health {
     /// All series of the process.
-    pub registry: Registry,
-    /// Whether the webhook can decide.
-    pub state: watch::Receiver<State>,
+    registry: Registry,
+    /// Every part that has to be ready.
+    parts: Vec<Missing>,
 }
 
 impl Health {
+    /// Pages about the series of `registry` and the readiness of `parts`.
+    pub fn new(registry: Registry, parts: Vec<Missing>) -> Self {
+        Self { registry, parts }
+    }
+
     /// Serves for as long as it is polled.
     pub async fn run(self, listener: TcpListener) {
         let (health, permits) = (Arc::new(self), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
@@ -73,10 +78,14 @@ impl Health {
                     Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
                 }
             }
-            "/healthz/ready" => match &*self.state.borrow() {
-                State::Ready(_) => (StatusCode::OK, "ready\n".to_owned()),
-                State::Waiting(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
-            },
+            "/healthz/ready" => {
+                let missing: Vec<String> = self.parts.iter().filter_map(|missing| missing()).collect();
+                if missing.is_empty() {
+                    (StatusCode::OK, "ready\n".to_owned())
+                } else {
+                    (StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n")
+                }
+            }
             "/healthz/live" => (StatusCode::OK, "alive\n".to_owned()),
             _ => (StatusCode::NOT_FOUND, "no such page\n".to_owned()),
         };
@@ -90,18 +99,26 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
-    use crate::inject::Cluster;
-    use crate::webhook::Metrics;
 
     #[test]
-    fn readiness_follows_the_state_and_says_what_is_waited_for() {
-        let (state, watched) = watch::channel(State::Waiting("no registration".to_owned()));
-        let registry = Registry::new();
-        Metrics::register(&registry).unwrap();
-        let health = Health { registry, state: watched };
-        assert_eq!(health.page(&Method::GET, "/healthz/ready").status(), StatusCode::SERVICE_UNAVAILABLE);
-        state.send_replace(State::Ready(Cluster::default()));
+    fn readiness_names_every_part_that_is_missing() {
+        let missing = Arc::new(AtomicBool::new(true));
+        let part = |name: &'static str| -> Missing {
+            let missing = Arc::clone(&missing);
+            Box::new(move || missing.load(Ordering::Relaxed).then(|| name.to_owned()))
+        };
+        let health = Health::new(Registry::new(), vec![part("no registration"), part("no pods yet")]);
+        let response = health.page(&Method::GET, "/healthz/ready");
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(
+            format!("{:?}", response.body()).contains("no registration\\nno pods yet"),
+            "{:?}",
+            response.body()
+        );
+        missing.store(false, Ordering::Relaxed);
         for (method, path, status) in [
             (Method::GET, "/healthz/ready", StatusCode::OK),
             (Method::GET, "/healthz/live", StatusCode::OK),
