@@ -2,8 +2,8 @@
 # Renders each kustomization of manifests/ and has the API server of $KUBECONFIG judge it and the policies (dry run on the server):
 # fields, admission, expressions, Pod Security. What a dry run needs is made first and removed again.
 #   scripts/validate-manifests.sh
-# KUBECTL names another kubectl (1.29 or newer). RINGMAIL_CRDS is the folder of Istio's definitions, which are used where the
-# cluster has none (default: control/crds).
+# KUBECTL names another kubectl (1.29 or newer). Where the cluster has no definitions of Istio's kinds, they are made as
+# control makes them, which leave the spec of a policy to whoever reads it.
 # A warning of the API server is a fault, because the warnings are about fields it does not know and pods it would not admit.
 # Kinds that the cluster does not serve (cert-manager's, where it is not installed) are named, and not judged.
 set -euo pipefail
@@ -11,10 +11,9 @@ source "$(dirname "$0")/environment.sh"
 
 [[ -n ${KUBECONFIG:-} ]] || fail "KUBECONFIG names no cluster"
 readonly KUBECTL=${KUBECTL:-kubectl}
-readonly CRDS=${RINGMAIL_CRDS:-control/crds}
 readonly ISTIO=(
-    peerauthentications.security.istio.io authorizationpolicies.security.istio.io
-    destinationrules.networking.istio.io workloadentries.networking.istio.io
+    PeerAuthentication.security.istio.io AuthorizationPolicy.security.istio.io
+    DestinationRule.networking.istio.io WorkloadEntry.networking.istio.io
 )
 # Bounds every word with the API server.
 readonly TIMEOUT=(--request-timeout=30s)
@@ -50,18 +49,44 @@ make_namespace() {
     "$KUBECTL" label namespace "$1" pod-security.kubernetes.io/warn=restricted "${TIMEOUT[@]}" >/dev/null
 }
 
+plural_of() {
+    local singular=${1,,}
+    [[ $singular == *y ]] && echo "${singular%y}ies" || echo "${singular}s"
+}
+
+define() {
+    local kind=${1%%.*} group=${1#*.}
+    cat <<END
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: $(plural_of "$kind").$group}
+spec:
+  group: $group
+  scope: Namespaced
+  names: {kind: $kind, plural: $(plural_of "$kind"), singular: ${kind,,}}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec: {type: object, x-kubernetes-preserve-unknown-fields: true}
+END
+}
+
 make_crds() {
-    local definition missing=()
-    for definition in "${ISTIO[@]}"; do
-        exists crd "$definition" || missing+=("$definition")
+    local kind crd
+    for kind in "${ISTIO[@]}"; do
+        crd=$(plural_of "${kind%%.*}").${kind#*.}
+        exists crd "$crd" && continue
+        define "$kind" | "$KUBECTL" create "${TIMEOUT[@]}" -f - >/dev/null
+        made_crds+=("$crd")
     done
-    if ((${#missing[@]} == 0)); then
-        return
+    if ((${#made_crds[@]})); then
+        "$KUBECTL" wait --for=condition=Established --timeout=30s "${made_crds[@]/#/crd/}" >/dev/null
     fi
-    [[ -d $CRDS ]] || fail "the cluster has no ${missing[*]}, and $CRDS is not there"
-    made_crds=("${missing[@]}")
-    "$KUBECTL" create -f "$CRDS" "${TIMEOUT[@]}" >/dev/null
-    "$KUBECTL" wait --for=condition=Established --timeout=30s "${missing[@]/#/crd/}" >/dev/null
 }
 
 # Which of a rendering's API groups the cluster does not serve.
