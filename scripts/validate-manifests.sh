@@ -102,6 +102,13 @@ without() {
           if (keep) printf "---\n%s", $0 }' "$1"
 }
 
+render() {
+    "$KUBECTL" kustomize "$1" >"$2" && return
+    echo "REFUSED  $1" >&2
+    faults=$((faults + 1))
+    return 1
+}
+
 # judge NAME FILE [option...]
 judge() {
     local name=$1 file=$2 said
@@ -132,11 +139,11 @@ for component in "${components[@]}"; do
     # Kustomize takes no absolute paths.
     printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [%s]\ncomponents: [%s]\n' \
         "$(realpath --relative-to="$work" "$base")" "$(realpath --relative-to="$work" "$component")" >"$work/kustomization.yaml"
-    "$KUBECTL" kustomize "$work" >"$work/component.yaml"
+    render "$work" "$work/component.yaml" || continue
     judge "$base with $component" "$work/component.yaml"
 done
 for kustomization in "${kustomizations[@]}"; do
-    "$KUBECTL" kustomize "$kustomization" >"$work/rendered.yaml"
+    render "$kustomization" "$work/rendered.yaml" || continue
     skipped=$(unserved "$work/rendered.yaml" | tr '\n' ' ')
     without "$work/rendered.yaml" "$skipped" >"$work/judged.yaml"
     judge "$kustomization${skipped:+, without ${skipped% }, which this cluster does not serve}" "$work/judged.yaml"
