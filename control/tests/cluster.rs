@@ -170,7 +170,6 @@ async fn checks(client: Client, name: String) {
     let (ignite, said) = dry_run(&name, &golden("ignite"));
     assert_eq!(names(&ignite, "initContainers"), ["ringmail-init", "istio-proxy"]);
     assert_eq!(said, "");
-    println!("{:#}", ignite["spec"]["initContainers"][1]["volumeMounts"]);
     let linkerd = format!("{name}-linkerd");
     let (gridgain, said) = dry_run(&linkerd, &golden("gridgain"));
     let expected = ["ringmail-init", "linkerd-proxy", "unpack-licence", "log-shipper"];
