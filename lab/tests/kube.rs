@@ -7,6 +7,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -291,4 +292,30 @@ fn a_cluster_is_gone_after_an_interrupt_and_after_a_sigkill_with_the_next_start(
         }
         assert_eq!(traces(), Vec::<PathBuf>::new(), "after {signal}");
     }
+}
+
+#[test]
+#[ignore = "needs what scripts/install-deps.sh kube installs"]
+fn a_component_that_ends_is_named_with_what_it_said_last_and_nothing_stays() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/kube-binaries.sh");
+    let printed = Command::new(script).output().unwrap().stdout;
+    let programs = String::from_utf8(printed).unwrap();
+    let broken = tempfile::tempdir().unwrap();
+    for program in std::fs::read_dir(programs.trim_end()).unwrap() {
+        let program = program.unwrap();
+        std::os::unix::fs::symlink(program.path(), broken.path().join(program.file_name())).unwrap();
+    }
+    let server = broken.path().join("kube-apiserver");
+    std::fs::remove_file(&server).unwrap();
+    std::fs::write(&server, "#!/bin/sh\necho its last words\nexit 1\n").unwrap();
+    std::fs::set_permissions(&server, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let started = Command::new(env!("CARGO_BIN_EXE_lab-kube"))
+        .arg("hold")
+        .env("RINGMAIL_KUBE_BINARIES", broken.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(started.stderr).unwrap();
+    assert!(!started.status.success());
+    assert!(said.contains("kube-apiserver has ended") && said.contains("its last words"), "{said}");
+    assert_eq!(traces(), Vec::<PathBuf>::new());
 }
