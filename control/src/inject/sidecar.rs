@@ -122,7 +122,7 @@ impl Plan<'_> {
                 "failureThreshold": STARTUP_FAILURES,
             });
         } else {
-            let command = ["/usr/local/bin/ringmail-proxy", "wait"];
+            let command = ["/usr/local/bin/ringmail-proxy", "--wait=86400"];
             sidecar["lifecycle"] = json!({"postStart": {"exec": {"command": command}}});
         }
         sidecar

@@ -264,7 +264,7 @@ fn without_native_sidecars_the_others_wait_for_an_ordinary_container() {
     assert_eq!(first["name"], "istio-proxy");
     assert_eq!(
         first["lifecycle"]["postStart"]["exec"]["command"],
-        json!(["/usr/local/bin/ringmail-proxy", "wait"])
+        json!(["/usr/local/bin/ringmail-proxy", "--wait=86400"])
     );
     assert_eq!(first.get("restartPolicy"), None);
     let annotations = &injected.pod["metadata"]["annotations"];
