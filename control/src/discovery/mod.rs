@@ -128,7 +128,7 @@ pub async fn run(
     let health_listener = bind(settings.health_listen).await?;
     let discovery = Discovery::new(&settings, &registry)?;
     let (changes, queue) = mpsc::channel(MAX_QUEUED);
-    let leading = lease::start(client.clone(), &settings, shutdown.clone());
+    let (leading, lease) = lease::start(client.clone(), &settings, shutdown.clone());
     let background = [
         tokio::spawn(feed::run(Arc::clone(&discovery), queue)),
         tokio::spawn(crds::run(client.clone(), leading.clone())),
@@ -142,6 +142,8 @@ pub async fn run(
     for task in background.iter().chain(&watches) {
         task.abort();
     }
+    // It has deadlines of its own.
+    let _ = lease.await;
     Ok(served?)
 }
 
