@@ -10,8 +10,9 @@ use super::serving::ServingSource;
 
 /// Streams of one replica: twice of what a replica is meant for, so that one can carry all when the other is away.
 const MAX_STREAMS: usize = 4096;
-/// Connections from one address: a pod needs one, and for a moment two.
-const MAX_CONNECTIONS_PER_SOURCE: usize = 16;
+/// Connections from one address: a pod needs one, and for a moment two; but some networks show all pods of a node under
+/// the node's address.
+const MAX_CONNECTIONS_PER_SOURCE: usize = 512;
 /// Tokens end; a stream must not outlive by much what proved its right. A client comes back without anybody noticing.
 const STREAM_LIFETIME: Duration = Duration::from_secs(30 * 60);
 /// A client that takes nothing for this long is not there any more, or ill. It comes back to a stream of its own.

@@ -14,6 +14,7 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use tokio::{
     sync::watch,
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 
@@ -26,6 +27,8 @@ const DURATION: Duration = Duration::from_secs(15);
 const RENEW_WITHIN: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(2);
 const REQUEST: Duration = Duration::from_secs(5);
+/// For giving the lease back at the end.
+const RELEASE: Duration = Duration::from_secs(1);
 
 struct Election {
     leases: Api<Lease>,
@@ -34,19 +37,19 @@ struct Election {
     seen: Option<(Option<String>, Instant)>,
 }
 
-/// Whether this replica leads, from now until `shutdown` turns true.
+/// Whether this replica leads, from now until `shutdown` turns true; the task ends once the lease is given back.
 pub(crate) fn start(
     client: Client,
     settings: &Settings,
     mut shutdown: watch::Receiver<bool>,
-) -> watch::Receiver<bool> {
+) -> (watch::Receiver<bool>, JoinHandle<()>) {
     let (say, leading) = watch::channel(false);
     let mut election = Election {
         leases: Api::namespaced(client, &settings.namespace),
         identity: settings.identity.clone(),
         seen: None,
     };
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let (mut renewed, mut fault) = (Instant::now(), None);
         loop {
             match timeout(REQUEST, election.round()).await {
@@ -77,10 +80,10 @@ pub(crate) fn start(
             }
         }
         if say.send_replace(false) {
-            let _ = timeout(REQUEST, election.release()).await;
+            let _ = timeout(RELEASE, election.release()).await;
         }
     });
-    leading
+    (leading, task)
 }
 
 impl Election {

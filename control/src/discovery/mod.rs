@@ -155,7 +155,7 @@ impl Prepared {
         let Self { settings, client, discovery, serving, listener } = self;
         let attest = Arc::new(ReviewedTokens::new(client.clone(), settings.audiences.clone()));
         let (changes, queue) = mpsc::channel(MAX_QUEUED);
-        let leading = lease::start(client.clone(), &settings, shutdown.clone());
+        let (leading, lease) = lease::start(client.clone(), &settings, shutdown.clone());
         let background = [
             tokio::spawn(feed::run(Arc::clone(&discovery), queue)),
             tokio::spawn(crds::run(client.clone(), leading.clone())),
@@ -173,6 +173,8 @@ impl Prepared {
         for task in background.iter().chain(&watches) {
             task.abort();
         }
+        // It has deadlines of its own.
+        let _ = lease.await;
         Ok(served?)
     }
 }

@@ -45,8 +45,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// A connection is there for its stream: nothing comes of one that opens none.
 const IDLE: Duration = Duration::from_secs(60);
-/// Streams of one connection; a proxy opens one after the other.
-const MAX_STREAMS: u32 = 4;
+/// Streams of one connection; a proxy opens one after the other. Each asks the API server about a token.
+const MAX_STREAMS: u32 = 2;
 /// A token and the handful of headers that gRPC needs.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// Streams a client may open and reset before its connection ends.

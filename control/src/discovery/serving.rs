@@ -218,3 +218,6 @@ fn pair(chain: &[u8], key: &[u8]) -> Result<Held, ServingError> {
     key.keys_match().map_err(|error| failed(error.to_string()))?;
     Ok(Held { key: Arc::new(key), not_before, not_after })
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ mod authorization;
 mod conditions;
 mod faults;
 mod limits;
+mod merge;
 mod modes;
 mod outbound;
 mod reports;

@@ -7,7 +7,8 @@ use ringmail_policy::{
     Answer, Client, Destination, Facts, Inbound, Origin, Outbound, Resources, Route, Service, ServicePort,
     Workload,
 };
-use ringmail_xds::ringmail::{self, PortMode};
+use ringmail_xds::Resource;
+use ringmail_xds::ringmail::{self, EXTENSION, Membership, Memberships, PortMode};
 use ringmail_xds::security::{self, Authorization, Clause, Match, Rule, StringMatch};
 use ringmail_xds::workload;
 
@@ -278,4 +279,20 @@ fn an_entry_of_a_file_and_a_pod_make_the_same_kind_of_workload() {
         (&known.identity, &known.workload_name, &known.canonical_service, known.in_mesh),
         (&pod.identity, &pod.workload_name, &pod.canonical_service, pod.in_mesh)
     );
+}
+
+#[test]
+fn services_arrive_in_the_order_in_which_the_sender_says_that_they_are_old() {
+    let known = destination(&Resources::default(), node().workload(&settings().trust_domain).unwrap());
+    let mut message = known.workload().to_wire();
+    let first = |message: &workload::Workload| {
+        let read = Destination::from_wire(message, &known.to_wire(), &settings()).unwrap();
+        read.workload().services[0].host.clone()
+    };
+    assert_eq!(first(&message), "ignite-headless.ignite.svc.cluster.local");
+    let name = "ignite/ignite-thin.ignite.svc.cluster.local".to_owned();
+    let memberships = Memberships { services: vec![Membership { service: name, chosen: true }] };
+    let config = Some(memberships.to_any());
+    message.extensions.push(workload::Extension { name: EXTENSION.to_owned(), config });
+    assert_eq!(first(&message), "ignite-thin.ignite.svc.cluster.local");
 }

@@ -177,15 +177,20 @@ proptest! {
     #[test]
     fn clients_hold_what_a_world_made_anew_says(batches in updates()) {
         let mut world = World::new(settings(), "Kubernetes".to_owned());
-        let asked: Vec<IpAddr> = ADDRESSES.iter().map(|text| address(text)).collect();
+        let all: Vec<IpAddr> = ADDRESSES.iter().map(|text| address(text)).collect();
         let client = |namespace: &str| Some(Pod { namespace: namespace.to_owned(), ..Pod::default() });
         let clients = [None, client("a"), client("b")];
-        let mut addresses = (Subscription::new(Address::TYPE_URL), Told::default());
-        let mut destinations: Vec<_> =
-            clients.iter().map(|_| (Subscription::new(Destination::TYPE_URL), Told::default())).collect();
-        addresses.1.take(addresses.0.subscribe(&asked, false, |at| world.addresses(at)));
-        for (client, (subscription, told)) in clients.iter().zip(&mut destinations) {
-            told.take(subscription.subscribe(&asked, false, |at| world.destinations(at, client.as_ref())));
+        // Who asks for a service alone learns of its endpoints through it.
+        let sets = [&all[..], &all[4..]];
+        let mut addresses = sets.map(|asked| (asked, Subscription::new(Address::TYPE_URL), Told::default()));
+        for (asked, subscription, told) in &mut addresses {
+            told.take(subscription.subscribe(asked, false, |at| world.addresses(at)));
+        }
+        let mut destinations = Vec::new();
+        for (client, asked) in clients.iter().flat_map(|client| sets.map(|asked| (client, asked))) {
+            let (mut subscription, mut told) = (Subscription::new(Destination::TYPE_URL), Told::default());
+            told.take(subscription.subscribe(asked, false, |at| world.destinations(at, client.as_ref())));
+            destinations.push((client, asked, subscription, told));
         }
         let mut history = Vec::new();
         let mut own = BTreeMap::<ObjectKey, Option<Version>>::new();
@@ -195,11 +200,13 @@ proptest! {
             let fresh = anew(&history);
             check(&world, &fresh, &clients);
             let again = || dirty.addresses.iter().copied();
-            addresses.1.take(addresses.0.refresh(again(), |at| world.addresses(at)));
-            addresses.1.check(&asked, |at| fresh.addresses(at));
-            for (client, (subscription, told)) in clients.iter().zip(&mut destinations) {
+            for (asked, subscription, told) in &mut addresses {
+                told.take(subscription.refresh(again(), |at| world.addresses(at)));
+                told.check(asked, |at| fresh.addresses(at));
+            }
+            for (client, asked, subscription, told) in &mut destinations {
                 told.take(subscription.refresh(again(), |at| world.destinations(at, client.as_ref())));
-                told.check(&asked, |at| fresh.destinations(at, client.as_ref()));
+                told.check(asked, |at| fresh.destinations(at, client.as_ref()));
             }
             for (key, pod) in &world.pods {
                 let now = fresh.own_policies(key, &pod.uid).map(|own| own.inbound.version);
