@@ -347,7 +347,9 @@ mod tests {
         let sockets = Sockets { inbound: vec![bound()], ..Sockets::default() };
         let text = serde_json::to_vec(&Greeting::new(1, 0, String::new(), &sockets)).unwrap();
         write_frame(&parent, &text).unwrap();
-        write_frame(&parent, b"").unwrap();
+        for nothing_left in [b"", b""] {
+            write_frame(&parent, nothing_left).unwrap();
+        }
         assert!(matches!(take_over(&child), Err(HandoverError::Sockets { got: 0, expected: 1 })));
     }
 
