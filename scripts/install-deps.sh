@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Installs what building, testing and the demo need and the machine lacks. Names it first. A second run does nothing.
+#   scripts/install-deps.sh         for everything but Kubernetes
+#   scripts/install-deps.sh kube    also what a Kubernetes of plain processes is made of, and what builds images
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
+readonly WANTED=${1:-}
 readonly RUSTUP=https://sh.rustup.rs
 
 # The first of these packages that the machine's release has. Ignite 2 is tested on Java 17.
@@ -17,6 +20,43 @@ missing_packages() {
     command -v iptables-restore >/dev/null || echo iptables
     command -v mvn >/dev/null || echo maven
     command -v javac >/dev/null || echo jdk
+    [[ $WANTED != kube ]] || missing_for_kubernetes
+}
+
+missing_for_kubernetes() {
+    command -v etcd >/dev/null || echo etcd-server
+    { command -v containerd && command -v ctr; } >/dev/null || echo containerd
+    command -v runc >/dev/null || echo runc
+    [[ -x /usr/lib/cni/ptp ]] || echo containernetworking-plugins
+    command -v buildah >/dev/null || echo buildah
+    command -v mmdebstrap >/dev/null || echo mmdebstrap
+    { command -v strip && cc -static -x c -o /dev/null - <<<'int main(void) { return 0; }'; } &>/dev/null ||
+        echo build-essential
+    command -v openssl >/dev/null || echo openssl
+}
+
+# What builds Kubernetes: the first Go that fetches by itself the one that a go.mod asks for is 1.21.
+check_go() {
+    local go
+    go=$(command -v go || command -v /usr/local/go/bin/go) ||
+        fail "needs Go 1.21 or newer to build Kubernetes: install it from https://go.dev/dl into /usr/local/go"
+    [[ $("$go" env GOVERSION) =~ ^go1\.([0-9]+) ]] && ((BASH_REMATCH[1] >= 21)) ||
+        fail "$go is $("$go" version), expected 1.21 or newer: install it from https://go.dev/dl into /usr/local/go"
+    echo "Kubernetes is built by $("$go" version)"
+}
+
+# Several of the packages start a service as they are installed. The cluster of the tests starts its own.
+without_services() {
+    local policy=/usr/sbin/policy-rc.d status=0
+    if [[ -e $policy ]]; then
+        "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod +x "$policy"
+    "$@" || status=$?
+    as_root rm "$policy"
+    return $status
 }
 
 choose_jdk() {
@@ -41,7 +81,7 @@ install_packages() {
             echo "the jdk is ${packages[index]}"
         fi
     done
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${packages[@]}"
+    without_services as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${packages[@]}"
 }
 
 install_rust() {
@@ -62,9 +102,11 @@ install_rust() {
     fi
 }
 
+[[ -z $WANTED || $WANTED == kube ]] || fail "argument $WANTED: expected kube, or none"
 mapfile -t packages < <(missing_packages)
 if ((${#packages[@]})); then
     install_packages "${packages[@]}"
 fi
 install_rust
+[[ $WANTED != kube ]] || check_go
 echo "everything needed is installed: $(cargo --version), $(java -version 2>&1 | head -1)"

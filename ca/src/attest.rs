@@ -6,28 +6,58 @@
 
 mod jwt;
 mod static_tokens;
+pub mod token_review;
 
 use std::path::PathBuf;
 use std::pin::Pin;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use ringmail_identity::SpiffeId;
+use ringmail_identity::{SpiffeId, TrustDomain};
 
 use crate::audit::Reason;
 
 pub use jwt::{JwtAttestor, JwtRules};
 pub use static_tokens::StaticTokens;
+pub use token_review::{PodCheck, TokenReviewAttestor, TokenReviewRules};
 
 /// Longest token read. Kubernetes' own are below 2 KiB.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
+const SUBJECT_PREFIX: &str = "system:serviceaccount:";
+
+/// Whose token it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The identity that the token proves.
+    pub identity: SpiffeId,
+    /// The pod that the token is bound to, where the source of the identity knows it.
+    pub pod: Option<BoundPod>,
+}
+
+impl From<SpiffeId> for Caller {
+    fn from(identity: SpiffeId) -> Self {
+        Self { identity, pod: None }
+    }
+}
+
+/// The pod that a token is bound to; its namespace is the identity's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoundPod {
+    /// Its name.
+    pub name: String,
+    /// Its UID: a later pod of the same name has another one.
+    pub uid: String,
+    /// The node it runs on, where the API server says so (from Kubernetes 1.30).
+    pub node: Option<String>,
+}
+
 /// An attestation in progress.
-pub type Attesting<'a> = Pin<Box<dyn Future<Output = Result<SpiffeId, AttestError>> + Send + 'a>>;
+pub type Attesting<'a> = Pin<Box<dyn Future<Output = Result<Caller, AttestError>> + Send + 'a>>;
 
 /// A source of identities.
 pub trait Attestor: Send + Sync {
-    /// The identity that `token` proves.
+    /// Whose token `token` is.
     fn attest<'a>(&'a self, token: &'a str) -> Attesting<'a>;
 
     /// The files whose change calls for [`Attestor::reload`].
@@ -35,11 +65,22 @@ pub trait Attestor: Send + Sync {
 
     /// Reads the files again; on an error what was read before stays in force.
     fn reload(&self) -> Result<(), SourceError>;
+
+    /// Why this source cannot judge any token at present.
+    fn fault(&self) -> Option<String> {
+        None
+    }
 }
 
-/// Why a token proves nothing.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a token proves nothing. No text holds any part of the token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AttestError {
+    /// The API server gives no answer that could be used.
+    #[error("api server gives no answer: {0}")]
+    ApiServerAway(String),
+    /// The API server does not let this program ask.
+    #[error("api server refuses to answer: {0}")]
+    ApiServerRefused(String),
     /// The signature algorithm is not accepted.
     #[error("token algorithm {0:?}: expected RS256 or ES256, and the one of the key")]
     Algorithm(String),
@@ -58,9 +99,29 @@ pub enum AttestError {
     /// There is no token.
     #[error("no authorization header with a bearer token")]
     Missing,
+    /// The token is bound to no pod.
+    #[error("token is not bound to a pod: expected the token of a projected volume")]
+    NotBound,
     /// The token is not valid yet.
     #[error("token is not valid yet")]
     NotYetValid,
+    /// The pod has run to its end.
+    #[error("pod {pod} has ended: its phase is {phase}")]
+    PodEnded {
+        /// Namespace and name.
+        pod: String,
+        /// Its phase.
+        phase: String,
+    },
+    /// The pod is not there any more.
+    #[error("pod {pod} is gone")]
+    PodGone {
+        /// Namespace, name and UID.
+        pod: String,
+    },
+    /// The API server does not accept the token.
+    #[error("api server does not accept the token: {0}")]
+    Rejected(String),
     /// The signature is wrong.
     #[error("token signature does not verify")]
     Signature,
@@ -80,12 +141,18 @@ impl AttestError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Algorithm(_) => Reason::TokenAlgorithm,
+            Self::ApiServerAway(_) => Reason::ApiServerAway,
+            Self::ApiServerRefused(_) => Reason::ApiServerRefused,
             Self::Audience => Reason::TokenAudience,
             Self::Expired => Reason::TokenExpired,
             Self::Issuer => Reason::TokenIssuer,
             Self::Malformed(_) => Reason::MalformedToken,
             Self::Missing => Reason::MissingToken,
+            Self::NotBound => Reason::TokenNotBound,
             Self::NotYetValid => Reason::TokenNotYetValid,
+            Self::PodEnded { .. } => Reason::PodEnded,
+            Self::PodGone { .. } => Reason::PodGone,
+            Self::Rejected(_) => Reason::TokenRejected,
             Self::Signature => Reason::TokenSignature,
             Self::Subject(_) => Reason::TokenSubject,
             Self::Unknown => Reason::UnknownToken,
@@ -127,8 +194,8 @@ impl Attestors {
         Self { jwt, opaque }
     }
 
-    /// The identity that the request's token proves.
-    pub async fn attest(&self, headers: &HeaderMap) -> Result<SpiffeId, AttestError> {
+    /// Whose token the request carries.
+    pub async fn attest(&self, headers: &HeaderMap) -> Result<Caller, AttestError> {
         let token = bearer(headers)?;
         let source = if is_jwt_shaped(token) { &self.jwt } else { &self.opaque };
         match source {
@@ -141,6 +208,15 @@ impl Attestors {
     pub fn sources(&self) -> impl Iterator<Item = &dyn Attestor> {
         self.jwt.iter().chain(&self.opaque).map(AsRef::as_ref)
     }
+}
+
+/// The identity of a user name of the API server, `system:serviceaccount:<namespace>:<service account>`.
+fn service_account(subject: &str, trust_domain: &TrustDomain) -> Result<SpiffeId, AttestError> {
+    let refused = || AttestError::Subject(subject.to_owned());
+    let rest = subject.strip_prefix(SUBJECT_PREFIX).ok_or_else(refused)?;
+    let (namespace, account) = rest.split_once(':').ok_or_else(refused)?;
+    // A further colon is no path character, so the grammar refuses it.
+    SpiffeId::for_service_account(trust_domain, namespace, account).map_err(|_| refused())
 }
 
 /// Three parts between dots; a static token may not have this shape.

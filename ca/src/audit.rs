@@ -6,8 +6,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ringmail_identity::SpiffeId;
 use tonic::Code;
+
+use crate::attest::Caller;
 
 /// Target of every audit line, for the log filters.
 pub const TARGET: &str = "audit";
@@ -63,6 +64,18 @@ reasons! {
     TokenIssuer = "token_issuer" => Unauthenticated,
     /// `sub` is not a service account.
     TokenSubject = "token_subject" => Unauthenticated,
+    /// The API server does not accept the token: forged, expired, of another audience, or its pod is deleted.
+    TokenRejected = "token_rejected" => Unauthenticated,
+    /// The token is bound to no pod.
+    TokenNotBound = "token_not_bound" => Unauthenticated,
+    /// The token's pod is not there any more.
+    PodGone = "pod_gone" => Unauthenticated,
+    /// The token's pod has run to its end.
+    PodEnded = "pod_ended" => Unauthenticated,
+    /// The API server gives no answer; nothing is known about the token.
+    ApiServerAway = "api_server_away" => Unavailable,
+    /// The API server does not let this CA review tokens or look at pods.
+    ApiServerRefused = "api_server_refused" => Unavailable,
     /// The request asked for somebody else's identity.
     Impersonation = "impersonation" => Unauthenticated,
     /// The bytes are not a request of this service.
@@ -94,34 +107,43 @@ reasons! {
 /// What was issued, for the audit line.
 #[derive(Debug)]
 pub(crate) struct Issued<'a> {
-    pub(crate) identity: &'a SpiffeId,
     pub(crate) serial: &'a str,
     pub(crate) ttl: Duration,
     pub(crate) key: String,
+    /// DNS names of the leaf, where it has any.
+    pub(crate) names: Option<String>,
 }
 
 /// Writes the line of an issued certificate.
-pub(crate) fn issued(caller: SocketAddr, issued: &Issued<'_>) {
+pub(crate) fn issued(address: SocketAddr, caller: &Caller, issued: &Issued<'_>) {
     tracing::info!(
         target: TARGET,
         outcome = "issued",
-        identity = issued.identity.to_string(),
+        identity = caller.identity.to_string(),
+        pod = caller.pod.as_ref().map(|pod| pod.name.as_str()),
+        pod_uid = caller.pod.as_ref().map(|pod| pod.uid.as_str()),
+        node = caller.pod.as_ref().and_then(|pod| pod.node.as_deref()),
+        names = issued.names.as_deref(),
         serial = issued.serial,
         ttl_seconds = issued.ttl.as_secs(),
         key = issued.key.as_str(),
-        caller = caller.to_string(),
+        caller = address.to_string(),
     );
 }
 
-/// Writes the line of a refusal. `identity` is what the token proved, when it did.
-pub(crate) fn refused(caller: SocketAddr, identity: Option<&SpiffeId>, reason: Reason, error: &str) {
+/// Writes the line of a refusal. `caller` is whom the token proved, when it did.
+pub(crate) fn refused(address: SocketAddr, caller: Option<&Caller>, reason: Reason, error: &str) {
+    let pod = caller.and_then(|caller| caller.pod.as_ref());
     tracing::info!(
         target: TARGET,
         outcome = "refused",
         reason = reason.as_str(),
-        identity = identity.map(ToString::to_string).unwrap_or_default(),
+        identity = caller.map(|caller| caller.identity.to_string()).unwrap_or_default(),
+        pod = pod.map(|pod| pod.name.as_str()),
+        pod_uid = pod.map(|pod| pod.uid.as_str()),
+        node = pod.and_then(|pod| pod.node.as_deref()),
         error,
-        caller = caller.to_string(),
+        caller = address.to_string(),
     );
 }
 

@@ -19,7 +19,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 
 use crate::csr::{self, RequestedKey};
-use crate::issue::{self, IssueError};
+use crate::issue::{self, IssueError, Subject};
 
 pub use source::{LoadError, Source};
 
@@ -261,7 +261,8 @@ impl Authority {
     ) -> Result<CertificateDer<'static>, IssueError> {
         let key = KeyPair::generate().map_err(|e| IssueError::Signing(e.to_string()))?;
         let key = RequestedKey::trial(&key).map_err(IssueError::Signing)?;
-        Ok(issue::workload_leaf(self, &key, identity, PROBE_TTL, now)?.certificate)
+        let subject = Subject { identity, dns_names: &[] };
+        Ok(issue::workload_leaf(self, &key, &subject, PROBE_TTL, now)?.certificate)
     }
 }
 
@@ -335,7 +336,8 @@ fn system_time(time: &ASN1Time) -> SystemTime {
     time.to_datetime().into()
 }
 
-fn unique<'a>(
+/// `certificates` without repetitions, in their order.
+pub(crate) fn unique<'a>(
     certificates: impl IntoIterator<Item = &'a CertificateDer<'static>>,
 ) -> Vec<CertificateDer<'static>> {
     let mut seen = Vec::new();

@@ -17,7 +17,8 @@ use std::time::Duration;
 use ringmail_identity::TrustDomain;
 
 use crate::authority::self_signed::{FirstRoot, StateFolder};
-use crate::issue::{Lifetimes, ServingName};
+use crate::cluster::{ClusterSettings, RootSecretSettings};
+use crate::issue::{Lifetimes, ServeNames, ServingName};
 use crate::serve::Deadlines;
 
 pub use collect::{Collected, collect};
@@ -31,6 +32,10 @@ pub const SERVING_NAMES: [&str; 3] = ["ringmail-ca", "ringmail-ca.ringmail-syste
 pub enum KeyPlace {
     /// A mounted folder.
     Mounted(PathBuf),
+    /// A self-signed root in a Secret.
+    RootSecret(RootSecretSettings),
+    /// A Secret that others fill.
+    Secret(String),
     /// A self-signed root in a state folder.
     SelfSigned(StateFolder),
 }
@@ -65,8 +70,16 @@ pub struct Settings {
     pub audience: String,
     /// Issuer a JWT must name, where it is checked.
     pub issuer: Option<String>,
+    /// Audiences of the tokens that the API server judges; none when it judges none.
+    pub token_review: Option<Vec<String>>,
     /// Default and maximum lifetime of leaves.
     pub lifetimes: Lifetimes,
+    /// DNS names of the mesh's own servers.
+    pub serve_names: ServeNames,
+    /// Selects the namespaces that get the bundle; none when none do.
+    pub bundle_namespaces: Option<String>,
+    /// Where the API server is.
+    pub cluster: ClusterSettings,
     /// File that always holds the bundle.
     pub bundle_out: Option<PathBuf>,
     /// Names of the serving certificate.
@@ -98,6 +111,15 @@ impl fmt::Display for Faults {
 impl std::error::Error for Faults {}
 
 impl Settings {
+    /// Whether anything is asked of the Kubernetes API.
+    pub fn needs_cluster(&self) -> bool {
+        let key = match self.key_place {
+            KeyPlace::RootSecret(_) | KeyPlace::Secret(_) => true,
+            KeyPlace::Mounted(_) | KeyPlace::SelfSigned(_) => false,
+        };
+        key || self.token_review.is_some() || self.bundle_namespaces.is_some()
+    }
+
     /// Types the collected text.
     pub fn from_collected(collected: &Collected) -> Result<Self, Faults> {
         let mut reader = Reader { collected, faults: collected.faults().to_vec() };
@@ -130,7 +152,10 @@ impl Reader<'_> {
         let log_level = self.log_level();
         let log_format = self.choice("log-format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
         let serving_names = self.serving_names();
-        self.check_sources();
+        let serve_names = self.serve_names();
+        let token_review = self.switch("token-review");
+        let distribute = self.switch("distribute-bundle");
+        self.check_sources(token_review);
         Some(Settings {
             listen: listen?,
             metrics_listen: metrics_listen?,
@@ -141,7 +166,14 @@ impl Reader<'_> {
             jwks: self.path("jwks"),
             audience: self.text("audience")?,
             issuer: self.text("issuer"),
+            token_review: token_review?.then(|| self.collected.values("token-review-audience").to_vec()),
             lifetimes: lifetimes?,
+            serve_names,
+            bundle_namespaces: distribute?.then(|| self.text("bundle-namespaces").unwrap_or_default()),
+            cluster: ClusterSettings {
+                kubeconfig: self.path("kubeconfig"),
+                namespace: self.text("namespace"),
+            },
             bundle_out: self.path("bundle-out"),
             serving_names,
             deadlines: Deadlines { handshake: handshake?, idle: idle? },
@@ -226,29 +258,61 @@ impl Reader<'_> {
         names
     }
 
+    /// A comma may separate names of one account as well as accounts: what has no account continues the last.
+    fn serve_names(&mut self) -> ServeNames {
+        let mut entries = Vec::<String>::new();
+        for text in self.collected.values("serve-names") {
+            match entries.last_mut() {
+                Some(last) if !text.contains('=') => *last = format!("{last},{text}"),
+                Some(_) | None => entries.push(text.clone()),
+            }
+        }
+        let mut names = ServeNames::default();
+        for text in entries {
+            if let Err(expected) = names.add(&text) {
+                self.fault("serve-names", &text, &expected);
+            }
+        }
+        names
+    }
+
+    fn switch(&mut self, name: &str) -> Option<bool> {
+        self.choice(name, &[("true", true), ("false", false)])
+    }
+
     fn key_place(&mut self) -> Option<KeyPlace> {
         let choices = [("create", FirstRoot::Create), ("existing", FirstRoot::Existing)];
         let first_root = self.choice("self-signed-root", &choices);
-        let bootstrap = self.choice("bootstrap-new-root", &[("true", true), ("false", false)]);
-        match (self.path("ca-dir"), self.path("state-dir")) {
-            (Some(folder), None) => Some(KeyPlace::Mounted(folder)),
-            (None, Some(path)) => {
-                let (first_root, bootstrap_new_root) = (first_root?, bootstrap?);
-                Some(KeyPlace::SelfSigned(StateFolder { path, first_root, bootstrap_new_root }))
+        let bootstrap = self.switch("bootstrap-new-root");
+        let places = ["ca-dir", "ca-secret", "root-secret", "state-dir"];
+        let given: Vec<_> = places.iter().filter_map(|name| Some((*name, self.text(name)?))).collect();
+        let [(place, text)] = given.as_slice() else {
+            self.faults.push(format!("{}: expected exactly one of them", places.join(", ")));
+            return None;
+        };
+        let (first_root, bootstrap_new_root, text) = (first_root?, bootstrap?, text.clone());
+        Some(match *place {
+            "ca-dir" => KeyPlace::Mounted(text.into()),
+            "ca-secret" => KeyPlace::Secret(text),
+            "root-secret" => {
+                KeyPlace::RootSecret(RootSecretSettings { name: text, first_root, bootstrap_new_root })
             }
-            (None, None) | (Some(_), Some(_)) => {
-                self.faults.push("ca-dir, state-dir: expected exactly one of the two".to_owned());
-                None
-            }
-        }
+            _ => KeyPlace::SelfSigned(StateFolder { path: text.into(), first_root, bootstrap_new_root }),
+        })
     }
 
-    fn check_sources(&mut self) {
-        if self.path("static-tokens").is_none() && self.path("jwks").is_none() {
-            self.faults.push("static-tokens, jwks: expected at least one of the two".to_owned());
+    fn check_sources(&mut self, token_review: Option<bool>) {
+        let (jwks, reviewed) = (self.path("jwks").is_some(), token_review == Some(true));
+        if self.path("static-tokens").is_none() && !jwks && !reviewed {
+            self.faults.push("static-tokens, jwks, token-review: expected at least one of them".to_owned());
         }
-        if self.text("audience").is_some_and(|audience| audience.is_empty()) {
-            self.fault("audience", "", "a name");
+        if jwks && reviewed {
+            self.faults.push("jwks, token-review: expected one of the two, for both judge JWTs".to_owned());
+        }
+        for name in ["audience", "token-review-audience"] {
+            if self.collected.values(name).iter().any(String::is_empty) {
+                self.fault(name, "", "a name");
+            }
         }
     }
 
@@ -263,7 +327,7 @@ fn is_dns_name(text: &str) -> bool {
 }
 
 /// A number with one unit; zero is no duration here, because every one of them bounds something.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().ok().filter(|&n| n > 0)?;

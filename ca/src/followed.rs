@@ -1,6 +1,6 @@
-//! Files that others replace while the CA runs.
+//! Files, and a Secret, that others replace while the CA runs.
 //!
-//! They are compared by content. That sees every way a file can be replaced (written in place, renamed
+//! Files are compared by content. That sees every way a file can be replaced (written in place, renamed
 //! over, a folder swapped behind a symbolic link) and costs a few reads. New content counts once two looks
 //! in a row saw it, so that a half-written file is not taken for a whole one. What was refused is judged
 //! again without having changed, because the cause may lie outside the files.
@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::cluster::SecretFeed;
 
 /// From one look to the next. A change is seen at the second look after it, so it is in force well within
 /// a second; and whoever writes a file in several parts rarely pauses for longer.
@@ -31,9 +33,10 @@ pub(crate) enum Due {
 /// A digest of each file. One that cannot be read is as good as absent; whoever loads it says why.
 type Sight = Vec<Option<[u8; 32]>>;
 
-/// Files that are judged together.
+/// Files, and a Secret, that are judged together.
 pub(crate) struct Followed {
     paths: Vec<PathBuf>,
+    secret: Option<SecretFeed>,
     seen: Option<Sight>,
     judged: Option<Sight>,
     again: Option<Instant>,
@@ -44,7 +47,12 @@ impl Followed {
     /// Follows `paths`. What they held when they were read at the start is not known here, so they are
     /// due as soon as they stand still.
     pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, seen: None, judged: None, again: None, fault: None }
+        Self { paths, secret: None, seen: None, judged: None, again: None, fault: None }
+    }
+
+    /// With a Secret beside the files.
+    pub(crate) fn with_secret(self, secret: Option<SecretFeed>) -> Self {
+        Self { secret, ..self }
     }
 
     /// Looks once, and says whether the files are to be judged now.
@@ -64,7 +72,9 @@ impl Followed {
 
     /// Looks again, and says whether the files hold something else than a moment ago.
     fn moved(&mut self) -> bool {
-        let sight = Some(sight(&self.paths));
+        let mut sight = sight(&self.paths);
+        sight.extend(self.secret.as_ref().map(SecretFeed::sight));
+        let sight = Some(sight);
         let moved = sight != self.seen;
         self.seen = sight;
         moved

@@ -1,7 +1,7 @@
 //! Metrics and readiness over plain HTTP, read-only.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::header::CONTENT_TYPE;
@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::attest::{Attestor, Attestors};
 use crate::authority::Authority;
 use crate::metrics::{Expiries, Metrics};
 use crate::serve::ServingCertificate;
@@ -27,12 +28,38 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
 /// What the pages are made of.
 pub(crate) struct Health {
-    pub(crate) metrics: Arc<Metrics>,
+    metrics: Arc<Metrics>,
+    /// What a start waits for.
+    waiting: Mutex<String>,
+    serving: OnceLock<Serving>,
+}
+
+/// What there is once the CA serves.
+pub(crate) struct Serving {
     pub(crate) authority: watch::Receiver<Arc<Authority>>,
     pub(crate) certificate: Arc<ServingCertificate>,
+    pub(crate) attestors: Arc<Attestors>,
 }
 
 impl Health {
+    /// Of a CA that starts.
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, waiting: Mutex::new("starting".to_owned()), serving: OnceLock::new() }
+    }
+
+    /// The start waits for `what`; says whether that is news.
+    pub(crate) fn waits_for(&self, what: &str) -> bool {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *waiting != what;
+        what.clone_into(&mut waiting);
+        news
+    }
+
+    /// The CA serves from now on.
+    pub(crate) fn serves(&self, serving: Serving) {
+        let _ = self.serving.set(serving);
+    }
+
     /// Serves until `shutdown` turns true.
     pub(crate) async fn run(self: Arc<Self>, listener: TcpListener, mut shutdown: watch::Receiver<bool>) {
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -84,12 +111,14 @@ impl Health {
     }
 
     fn metrics_page(&self, now: SystemTime) -> (StatusCode, String) {
-        let authority = Arc::clone(&self.authority.borrow());
-        let expiries = Expiries {
-            root: authority.root_not_after(),
-            signer: authority.not_after(),
-            serving: self.certificate.not_after(),
-        };
+        let expiries = self.serving.get().map(|serving| {
+            let authority = Arc::clone(&serving.authority.borrow());
+            Expiries {
+                root: authority.root_not_after(),
+                signer: authority.not_after(),
+                serving: serving.certificate.not_after(),
+            }
+        });
         match self.metrics.render(expiries, now) {
             Ok(text) => (StatusCode::OK, text),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
@@ -97,12 +126,23 @@ impl Health {
     }
 
     fn readiness(&self, now: SystemTime) -> (StatusCode, String) {
-        if now >= self.authority.borrow().not_after() {
-            (StatusCode::SERVICE_UNAVAILABLE, "the signing certificate has expired\n".to_owned())
-        } else if now >= self.certificate.not_after() {
-            (StatusCode::SERVICE_UNAVAILABLE, "the serving certificate has expired\n".to_owned())
-        } else {
-            (StatusCode::OK, "ready\n".to_owned())
+        match self.fault(now) {
+            Some(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("{fault}\n")),
+            None => (StatusCode::OK, "ready\n".to_owned()),
         }
+    }
+
+    /// Why no certificate can be issued.
+    fn fault(&self, now: SystemTime) -> Option<String> {
+        let Some(serving) = self.serving.get() else {
+            return Some(self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        };
+        if now >= serving.authority.borrow().not_after() {
+            return Some("the signing certificate has expired".to_owned());
+        }
+        if now >= serving.certificate.not_after() {
+            return Some("the serving certificate has expired".to_owned());
+        }
+        serving.attestors.sources().find_map(Attestor::fault)
     }
 }

@@ -4,6 +4,8 @@
 //! both extended key usages, no CA bit. The lifetime is what was asked, never more than the maximum
 //! (which is an error, not a silent cut) and never beyond the signer's own (which is a cut).
 
+mod serve_names;
+
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -19,6 +21,8 @@ use rustls_pki_types::CertificateDer;
 use crate::audit::Reason;
 use crate::authority::Authority;
 use crate::csr::RequestedKey;
+
+pub use serve_names::ServeNames;
 
 /// How far NotBefore lies in the past, so that a verifier whose clock is behind accepts a new leaf.
 pub const BACKDATE: Duration = Duration::from_secs(120);
@@ -87,16 +91,30 @@ pub struct Leaf {
     pub not_after: SystemTime,
 }
 
+/// Whom a leaf names.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The workload's identity: the only URI.
+    pub identity: &'a SpiffeId,
+    /// Names under which the workload is a server of the mesh's own; nobody's identity.
+    pub dns_names: &'a [String],
+}
+
 /// Signs a workload's leaf.
 pub fn workload_leaf(
     authority: &Authority,
     key: &RequestedKey,
-    identity: &SpiffeId,
+    subject: &Subject<'_>,
     ttl: Duration,
     now: SystemTime,
 ) -> Result<Leaf, IssueError> {
-    let uri = identity.to_string().try_into().map_err(|e| IssueError::Signing(format!("{identity}: {e}")))?;
-    let mut params = leaf_params(authority, vec![SanType::URI(uri)], ttl, now)?;
+    let refused = |name: &str, e: rcgen::Error| IssueError::Signing(format!("{name}: {e}"));
+    let uri = subject.identity.as_str();
+    let mut names = vec![SanType::URI(uri.try_into().map_err(|e| refused(uri, e))?)];
+    for name in subject.dns_names {
+        names.push(SanType::DnsName(name.as_str().try_into().map_err(|e| refused(name, e))?));
+    }
+    let mut params = leaf_params(authority, names, ttl, now)?;
     // An ECDSA key cannot encipher a key (RFC 8813); RSA leaves carry both bits as the field's do.
     params.key_usages = match key.algorithm {
         KeyAlgorithm::EcP256 | KeyAlgorithm::EcP384 => vec![KeyUsagePurpose::DigitalSignature],

@@ -5,17 +5,23 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use ringmail_ca::audit;
+use ringmail_ca::cluster::rotation::{self, CommandError};
 use ringmail_ca::config::{self, LogFormat, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::{
-    Layer as _, Registry, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    Layer as _, Registry, filter::LevelFilter, filter::Targets, fmt, layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 /// EX_USAGE of sysexits.
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if arguments.nth(1).is_some_and(|name| name == "rotate-root") {
+        return rotate_root();
+    }
     let environment: BTreeMap<_, _> = std::env::vars_os()
         .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
         .collect();
@@ -46,6 +52,30 @@ fn main() -> ExitCode {
     }
 }
 
+/// The text goes to whoever called, so there is no log.
+fn rotate_root() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let run = rotation::run(std::env::args_os().skip(1));
+    match runtime.map(|runtime| runtime.block_on(run)) {
+        Ok(Ok(said)) => {
+            println!("{said}");
+            ExitCode::SUCCESS
+        }
+        Ok(Err(CommandError::Usage(error))) => {
+            let _ = error.print();
+            if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS }
+        }
+        Ok(Err(CommandError::Rotate(error))) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("runtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn serve(settings: Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?;
     runtime.block_on(async {
@@ -65,7 +95,12 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
 fn start_log(settings: &Settings) {
     // The settings have been checked: what cannot be parsed here does not arrive.
     let chosen: Targets = settings.log_level.parse().unwrap_or_default();
-    let filter = chosen.with_target(audit::TARGET, tracing::Level::INFO);
+    let filter = chosen
+        .with_target(audit::TARGET, tracing::Level::INFO)
+        // They repeat what is reported here anyway, and write answers that they cannot read, with the tokens
+        // and keys in them.
+        .with_target("kube_client", LevelFilter::OFF)
+        .with_target("kube_runtime", LevelFilter::OFF);
     let lines = fmt::layer::<Registry>();
     let lines = match settings.log_format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),

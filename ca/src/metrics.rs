@@ -29,6 +29,7 @@ pub struct Metrics {
     connections: IntGauge,
     connection_ends: IntCounterVec,
     reloads: IntCounterVec,
+    bundle_writes: IntCounterVec,
     citadel_requests: IntCounter,
     citadel_issued: IntCounter,
     citadel_root_expiry: Gauge,
@@ -90,6 +91,12 @@ impl Metrics {
                 "Changed files taken into use or refused, by result.",
                 "result",
             )?,
+            bundle_writes: counters(
+                &registry,
+                "ringmail_ca_bundle_writes_total",
+                "ConfigMaps with the bundle written or not, by result.",
+                "result",
+            )?,
             citadel_requests: counter(&registry, "citadel_server_csr_count", "CSRs received.")?,
             citadel_issued: counter(
                 &registry,
@@ -116,6 +123,7 @@ impl Metrics {
         }
         for result in ["applied", "refused"] {
             self.reloads.with_label_values(&[result]).inc_by(0);
+            self.bundle_writes.with_label_values(&[result]).inc_by(0);
         }
     }
 
@@ -147,12 +155,23 @@ impl Metrics {
         self.reloads.with_label_values(&[result]).inc();
     }
 
-    /// The text format, with the expiry gauges as of `now`.
-    pub(crate) fn render(&self, expiries: Expiries, now: SystemTime) -> Result<String, prometheus::Error> {
-        self.root_expiry_seconds.set(seconds_until(expiries.root, now));
-        self.signer_expiry_seconds.set(seconds_until(expiries.signer, now));
-        self.serving_expiry_seconds.set(seconds_until(expiries.serving, now));
-        self.citadel_root_expiry.set(seconds_until(expiries.root, UNIX_EPOCH).round());
+    pub(crate) fn bundle_written(&self, applied: bool) {
+        let result = if applied { "applied" } else { "refused" };
+        self.bundle_writes.with_label_values(&[result]).inc();
+    }
+
+    /// The text format, with the expiry gauges as of `now`; a CA that still starts has none.
+    pub(crate) fn render(
+        &self,
+        expiries: Option<Expiries>,
+        now: SystemTime,
+    ) -> Result<String, prometheus::Error> {
+        if let Some(expiries) = expiries {
+            self.root_expiry_seconds.set(seconds_until(expiries.root, now));
+            self.signer_expiry_seconds.set(seconds_until(expiries.signer, now));
+            self.serving_expiry_seconds.set(seconds_until(expiries.serving, now));
+            self.citadel_root_expiry.set(seconds_until(expiries.root, UNIX_EPOCH).round());
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
@@ -213,7 +232,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let now = UNIX_EPOCH + Duration::from_secs(1_000);
         let past = UNIX_EPOCH + Duration::from_secs(900);
-        let text = metrics.render(Expiries { root: past, signer: now, serving: now }, now).unwrap();
+        let text = metrics.render(Some(Expiries { root: past, signer: now, serving: now }), now).unwrap();
         assert!(text.contains("ringmail_ca_root_expiry_seconds -100\n"), "{text}");
         assert!(text.contains("citadel_server_root_cert_expiry_timestamp 900\n"), "{text}");
     }
@@ -221,8 +240,7 @@ mod tests {
     #[test]
     fn every_reason_is_a_series_from_the_start() {
         let now = SystemTime::now();
-        let text =
-            Metrics::new().unwrap().render(Expiries { root: now, signer: now, serving: now }, now).unwrap();
+        let text = Metrics::new().unwrap().render(None, now).unwrap();
         for reason in Reason::ALL {
             assert!(text.contains(&format!("refused_total{{reason=\"{}\"}} 0\n", reason.as_str())), "{text}");
         }

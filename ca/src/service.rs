@@ -19,18 +19,19 @@ use tonic::server::Grpc;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
-use crate::attest::{AttestError, Attestors};
+use crate::attest::{AttestError, Attestors, Caller};
 use crate::audit::{self, Issued, Reason};
 use crate::authority::Authority;
 use crate::csr::{self, CsrError};
-use crate::issue::{self, IssueError, Lifetimes};
+use crate::issue::{self, IssueError, Lifetimes, ServeNames, Subject};
 use crate::messages::{CREATE_CERTIFICATE_PATH, IstioCertificateRequest, IstioCertificateResponse};
 use crate::metrics::Metrics;
 
 /// Largest request message decoded. The longest CSR and the metadata agents send fit several times.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
-/// Requests in progress at once. Signing itself never waits, so this bounds bodies being received.
-pub const MAX_REQUESTS: usize = 256;
+/// Requests in progress at once: those of a thousand proxies that come back together, each of which may
+/// wait for a word of the API server. It bounds what is held for them.
+pub const MAX_REQUESTS: usize = 1024;
 const IMPERSONATION_KEY: &str = "ImpersonatedIdentity";
 
 /// Why a request gets no certificate.
@@ -82,13 +83,23 @@ struct Granted {
     serial: String,
     ttl: Duration,
     key: String,
+    names: Option<String>,
+}
+
+/// What a certificate is made from, beside the request.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The lifetimes that are given.
+    pub lifetimes: Lifetimes,
+    /// DNS names of the servers among the callers.
+    pub serve_names: ServeNames,
 }
 
 /// The certificate service.
 pub struct CertificateService {
     authority: watch::Receiver<Arc<Authority>>,
     attestors: Arc<Attestors>,
-    lifetimes: Lifetimes,
+    terms: Terms,
     metrics: Arc<Metrics>,
     permits: Semaphore,
     request_timeout: Duration,
@@ -99,27 +110,27 @@ impl CertificateService {
     pub fn new(
         authority: watch::Receiver<Arc<Authority>>,
         attestors: Arc<Attestors>,
-        lifetimes: Lifetimes,
+        terms: Terms,
         metrics: Arc<Metrics>,
         request_timeout: Duration,
     ) -> Self {
         let permits = Semaphore::new(MAX_REQUESTS);
-        Self { authority, attestors, lifetimes, metrics, permits, request_timeout }
+        Self { authority, attestors, terms, metrics, permits, request_timeout }
     }
 
-    /// Decides one HTTP/2 request of `caller`.
-    pub async fn answer<B>(&self, request: Request<B>, caller: SocketAddr) -> Response<Body>
+    /// Decides one HTTP/2 request that came from `address`.
+    pub async fn answer<B>(&self, request: Request<B>, address: SocketAddr) -> Response<Body>
     where
         B: hyper::body::Body + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
         let began = Instant::now();
-        let mut identity = None;
-        let decided = timeout(self.request_timeout, self.decide(request, &mut identity)).await;
-        let refusal = match (decided, &identity) {
-            (Ok(Ok((response, granted))), Some(identity)) => {
-                let Granted { serial, ttl, key, .. } = granted;
-                audit::issued(caller, &Issued { identity, serial: &serial, ttl, key });
+        let mut caller = None;
+        let decided = timeout(self.request_timeout, self.decide(request, &mut caller)).await;
+        let refusal = match (decided, &caller) {
+            (Ok(Ok((response, granted))), Some(caller)) => {
+                let Granted { serial, ttl, key, names, .. } = granted;
+                audit::issued(address, caller, &Issued { serial: &serial, ttl, key, names });
                 self.metrics.issued(began.elapsed());
                 return response;
             }
@@ -128,7 +139,7 @@ impl CertificateService {
             (Err(_), _) => Refusal::Deadline(self.request_timeout),
         };
         let reason = refusal.reason();
-        audit::refused(caller, identity.as_ref(), reason, &refusal.to_string());
+        audit::refused(address, caller.as_ref(), reason, &refusal.to_string());
         self.metrics.refused(reason, began.elapsed());
         refusal.status().into_http()
     }
@@ -136,7 +147,7 @@ impl CertificateService {
     async fn decide<B>(
         &self,
         request: Request<B>,
-        identity: &mut Option<SpiffeId>,
+        caller: &mut Option<Caller>,
     ) -> Result<(Response<Body>, Granted), Refusal>
     where
         B: hyper::body::Body + Send + 'static,
@@ -146,11 +157,10 @@ impl CertificateService {
         if request.method() != Method::POST || request.uri().path() != CREATE_CERTIFICATE_PATH {
             return Err(Refusal::UnknownMethod(request.uri().path().to_owned()));
         }
-        let caller = self.attestors.attest(request.headers()).await?;
-        let caller = identity.insert(caller);
+        let caller = caller.insert(self.attestors.attest(request.headers()).await?);
         let verdict = Mutex::new(None);
         let handler = tower::service_fn(|message: tonic::Request<IstioCertificateRequest>| {
-            let granted = self.grant(caller, message.get_ref());
+            let granted = self.grant(&caller.identity, message.get_ref());
             let answer = match &granted {
                 Ok(granted) => Ok(tonic::Response::new(granted.response.clone())),
                 Err(refusal) => Err(refusal.status()),
@@ -170,16 +180,18 @@ impl CertificateService {
         if request.metadata.as_ref().is_some_and(|m| m.fields.contains_key(IMPERSONATION_KEY)) {
             return Err(Refusal::Impersonation);
         }
-        let ttl = self.lifetimes.asked(request.validity_duration)?;
+        let ttl = self.terms.lifetimes.asked(request.validity_duration)?;
         let key = csr::requested_key(&request.csr)?;
         let authority = Arc::clone(&self.authority.borrow());
         let now = SystemTime::now();
-        let leaf = issue::workload_leaf(&authority, &key, identity, ttl, now)?;
+        let dns_names = self.terms.serve_names.of(identity);
+        let leaf = issue::workload_leaf(&authority, &key, &Subject { identity, dns_names }, ttl, now)?;
         Ok(Granted {
             response: IstioCertificateResponse { cert_chain: authority.response_chain(&leaf.certificate) },
             serial: leaf.serial,
             ttl: leaf.not_after.duration_since(now).unwrap_or_default(),
             key: key.algorithm().to_string(),
+            names: (!dns_names.is_empty()).then(|| dns_names.join(",")),
         })
     }
 }

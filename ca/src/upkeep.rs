@@ -33,7 +33,7 @@ pub(crate) struct Upkeep {
 impl Upkeep {
     /// Looks after everything until `shutdown` turns true.
     pub(crate) async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
-        let mut authority_files = Followed::new(self.source.files());
+        let mut authority_files = Followed::new(self.source.files()).with_secret(self.source.feed());
         let mut token_files: Vec<_> = self.attestors.sources().map(|s| Followed::new(s.files())).collect();
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -59,12 +59,13 @@ impl Upkeep {
         if files.moved_while_read() {
             return Ok(false);
         }
+        let last = Arc::clone(&self.authority.borrow());
+        let next = next.and_then(|next| self.source.check_change(&last, &next).map(|()| next));
         let next = next.map_err(|error| Refusal {
             what: "changed ca files are refused: the last good ones stay in force",
             fault: error.without_time(),
             error: error.to_string(),
         })?;
-        let last = Arc::clone(&self.authority.borrow());
         if next.is_same_as(&last) {
             return Ok(false);
         }

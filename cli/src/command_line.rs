@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use clap::{Args, Parser};
 
 use crate::explain::Party;
+use crate::inject::InjectArgs;
 use crate::output::Format;
 
 /// The command line of `ringmail`.
 #[derive(Debug, Parser)]
 #[command(name = "ringmail", version, about = "Looks into a Ringmail mesh")]
 #[command(
-    after_help = "Exit codes: 0 yes, 1 it could not be done, 2 no (explain: the connection is refused; certs: none is valid), 64 usage.\n\
+    after_help = "Exit codes: 0 yes, 1 it could not be done, 2 no (explain: the connection is refused; certs: none is valid; inject: a workload\n                        cannot have a sidecar), 64 usage.\n\
                         Colour is used on a terminal only, and never when NO_COLOR is set."
 )]
 pub(crate) struct CommandLine {
@@ -30,6 +31,8 @@ pub(crate) enum Subcommand {
     Demo(DemoArgs),
     /// Say what happens to a connection, and which resource decides it
     Explain(ExplainArgs),
+    /// Put sidecars into manifests; what is no workload passes through as it is
+    Inject(InjectArgs),
 }
 
 #[derive(Args, Debug)]

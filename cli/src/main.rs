@@ -9,6 +9,7 @@ mod command_line;
 mod connections;
 mod demo;
 mod explain;
+mod inject;
 mod output;
 mod table;
 mod units;
@@ -24,7 +25,8 @@ use command_line::{CommandLine, Subcommand};
 enum Answer {
     /// 0: it was done; for `explain`, the connection is served; for `demo`, all of it held.
     Yes,
-    /// 2: it was done, and the answer is no: `explain` finds that the connection is refused, `certs` no valid certificate.
+    /// 2: it was done, and the answer is no: `explain` finds that the connection is refused, `certs` no valid certificate,
+    /// `inject` a workload that must not be applied.
     No,
 }
 
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Subcommand::Connections(args) => connections::run(&args),
         Subcommand::Demo(args) => demo::run(&args),
         Subcommand::Explain(args) => explain::run(&args),
+        Subcommand::Inject(args) => inject::run(&args),
     };
     match answer {
         Ok(Answer::Yes) => ExitCode::SUCCESS,

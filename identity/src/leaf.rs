@@ -2,11 +2,12 @@
 //! strict where the standard leaves a choice.
 //!
 //! The path verifier does not look at URI SANs or at key usage, so these rules are the boundary between
-//! "signed by our root" and "is this workload". Two choices are stricter than the standard. A leaf that
-//! names a host, an address or a mailbox beside its ID is refused: the standard would let it live, but
-//! no authority of a mesh issues one by default, and whoever holds one could pass for a server
-//! elsewhere. A leaf without extended key usage is refused, where the standard says only that it should
-//! have one. The leaves of Istio (RSA-2048 and P-256) and of SPIRE satisfy all of it.
+//! "signed by our root" and "is this workload". DNS names may stand beside the ID, as the standard allows:
+//! the mesh's own servers carry them, and SPIRE issues them. They are nobody's identity and are not read.
+//! Two choices are stricter than the standard. A leaf that names an address or a mailbox beside its ID is
+//! refused: no authority of a mesh issues one. A leaf without extended key usage is refused, where the
+//! standard says only that it should have one. The leaves of Istio (RSA-2048 and P-256) and of SPIRE
+//! satisfy all of it.
 
 use std::time::Duration;
 
@@ -71,8 +72,8 @@ pub enum LeafError {
     /// No identity.
     #[error("leaf has no uri san, expected exactly one")]
     NoUriSan,
-    /// A name of another kind stands beside the identity.
-    #[error("leaf carries a {kind} san {value} beside its uri, expected the uri alone")]
+    /// A name that is neither a URI nor a DNS name stands beside the identity.
+    #[error("leaf carries a {kind} san {value} beside its uri, expected no name but dns names there")]
     OtherSan {
         /// The kind of name.
         kind: &'static str,
@@ -204,6 +205,7 @@ fn the_uri<'a>(certificate: &'a X509Certificate<'_>) -> Result<&'a [u8], LeafErr
     for name in names {
         match sorted(name) {
             San::Uri(uri) => uris.push(uri),
+            San::Dns => {}
             San::Other { kind, value } => other = other.or(Some((kind, value))),
         }
     }
@@ -228,14 +230,19 @@ fn check_second_reading(strict: &EndEntityCert<'_>, id: &SpiffeId) -> Result<(),
 
 enum San<'a> {
     Uri(&'a [u8]),
-    Other { kind: &'static str, value: String },
+    /// A server's name, which says nothing about who a workload is.
+    Dns,
+    Other {
+        kind: &'static str,
+        value: String,
+    },
 }
 
 fn sorted<'a>(name: &'a GeneralName<'_>) -> San<'a> {
     let (kind, value) = match name {
         GeneralName::URI(uri) => return San::Uri(uri.as_bytes()),
         GeneralName::Invalid(tag, bytes) if tag.0 == URI_TAG => return San::Uri(bytes),
-        GeneralName::DNSName(name) => ("dns", quoted(name.as_bytes())),
+        GeneralName::DNSName(_) => return San::Dns,
         GeneralName::DirectoryName(name) => ("directory", quoted(name.to_string().as_bytes())),
         GeneralName::EDIPartyName(_) => ("edi party", String::new()),
         GeneralName::IPAddress(bytes) => ("ip address", hex(&bytes[..bytes.len().min(16)])),

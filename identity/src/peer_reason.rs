@@ -81,7 +81,7 @@ pub enum PeerReason {
     NotYetValid,
     /// The leaf has no URI SAN, hence no identity.
     NoUriSan,
-    /// The leaf carries a name of another kind, such as a DNS name, beside its identity.
+    /// The leaf carries a name of another kind, such as an IP address, beside its identity.
     OtherSan,
     /// The path to a root was refused for a rare reason; the error says which.
     PathRefused,
@@ -240,7 +240,7 @@ impl PeerReason {
             Self::NoDigitalSignature => ("certificate_no_digital_signature", "the leaf's key usage does not allow digital signatures"),
             Self::NotYetValid => ("certificate_not_yet_valid", "a certificate of the path is not valid yet"),
             Self::NoUriSan => ("certificate_no_uri_san", "the leaf has no URI SAN, hence no identity"),
-            Self::OtherSan => ("certificate_other_san", "the leaf carries a name of another kind, such as a DNS name, beside its identity"),
+            Self::OtherSan => ("certificate_other_san", "the leaf carries a name of another kind, such as an IP address, beside its identity"),
             Self::PathRefused => ("certificate_path_refused", "the path to a root was refused for a rare reason; the error says which"),
             Self::PathTooLong => ("certificate_path_too_long", "the path is longer than an authority in it allows"),
             Self::RootOutsideValidity => ("certificate_root_outside_validity", "the root that would vouch for the peer has expired or is not valid yet"),

@@ -9,7 +9,9 @@ use ringmail_identity::{
     CertificateDer, MAX_CERTIFICATE_LEN, PeerReason, PrivateKey, RootId, TrustBundle, Usage, VerifiedPeer,
 };
 
-use crate::authority::{Authority, ID, bundle, der, leaf_profile, noon, trust_domain, unix};
+use crate::authority::{
+    Authority, DNS, ID, URI, bundle, der, leaf_profile, noon, raw_san, trust_domain, unix,
+};
 
 const RSA_2048: &[u8] = include_bytes!("keys/rsa-2048-pkcs8.pem");
 
@@ -53,6 +55,23 @@ fn spire_leaves_are_accepted_under_an_intermediate_with_the_trust_domains_id() {
     let peer = accept(&root.bundle(), &[leaf, spire.der]);
     assert_eq!(peer.id.path(), "/ring/node-1");
     assert_eq!((peer.id.namespace(), peer.id.service_account()), (None, None));
+}
+
+#[test]
+fn dns_names_beside_the_id_are_nobodys_identity() {
+    let root = Authority::root("cluster.local");
+    let server = root.leaf(|params| {
+        for name in ["ringmail-control.ringmail-system.svc", "localhost"] {
+            params.subject_alt_names.insert(0, SanType::DnsName(name.try_into().unwrap()));
+        }
+    });
+    assert_eq!(accept(&root.bundle(), &[server]).id.as_str(), ID);
+    let wishful = root.leaf(|params| {
+        params.subject_alt_names.clear();
+        let admin = b"spiffe://cluster.local/ns/kube-system/sa/admin";
+        params.custom_extensions.push(raw_san(&[(DNS, admin), (URI, ID.as_bytes()), (DNS, admin)]));
+    });
+    assert_eq!(accept(&root.bundle(), &[wishful]).id.as_str(), ID);
 }
 
 #[test]

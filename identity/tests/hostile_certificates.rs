@@ -238,9 +238,6 @@ const LEAVES: &[Case] = &[
         params.subject_alt_names.clear();
         params.custom_extensions.push(raw_san(&[(URI | 0x20, ID.as_bytes())]));
     }) },
-    Case { name: "a URI and a DNS name", expected: PeerReason::OtherSan, peer: |mesh| leaf(mesh, |params| {
-        params.subject_alt_names.push(SanType::DnsName("ring.example".try_into().unwrap()));
-    }) },
     Case { name: "a URI and an IP address", expected: PeerReason::OtherSan, peer: |mesh| leaf(mesh, |params| {
         params.subject_alt_names.push(SanType::IpAddress([10, 0, 0, 1].into()));
     }) },

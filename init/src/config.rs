@@ -47,12 +47,18 @@ pub struct Flags {
     /// Ports whose inbound connections are left alone; wins over the include
     #[arg(long, value_name = "PORTS", default_value = "")]
     inbound_exclude_ports: Ports,
+    /// Sources whose inbound connections are left alone
+    #[arg(long, value_name = "CIDRS", default_value = "")]
+    inbound_exclude_cidrs: Cidrs,
     /// Ports whose outbound connections are captured: `*` or a comma-separated list
     #[arg(long, value_name = "PORTS", default_value = "*")]
     outbound_include_ports: Ports,
     /// Ports whose outbound connections are left alone; wins over the include
     #[arg(long, value_name = "PORTS", default_value = "")]
     outbound_exclude_ports: Ports,
+    /// Ports whose outbound connections are captured to any destination, beside what the two includes capture together
+    #[arg(long, value_name = "PORTS", default_value = "")]
+    outbound_add_ports: Ports,
     /// Destinations whose outbound connections are captured, if the port is too: `*` or CIDRs of either family
     #[arg(long, value_name = "CIDRS", default_value = "*")]
     outbound_include_cidrs: Cidrs,
@@ -167,11 +173,15 @@ pub struct Settings {
     pub inbound_include_ports: Ports,
     /// Ports never captured inbound, beside the sidecar's own.
     pub inbound_exclude_ports: BTreeSet<u16>,
-    /// Ports captured outbound.
+    /// Sources never captured inbound.
+    pub inbound_exclude_cidrs: Vec<ipnet::IpNet>,
+    /// Ports captured outbound, if the destination is too.
     pub outbound_include_ports: Ports,
     /// Ports never captured outbound.
     pub outbound_exclude_ports: BTreeSet<u16>,
-    /// Destinations captured outbound.
+    /// Ports captured outbound whatever the destination, unless port or destination is excluded.
+    pub outbound_add_ports: BTreeSet<u16>,
+    /// Destinations captured outbound, if the port is too.
     pub outbound_include_cidrs: Cidrs,
     /// Destinations never captured outbound.
     pub outbound_exclude_cidrs: Vec<ipnet::IpNet>,
@@ -343,22 +353,24 @@ fn validate(flags: Flags, ring_ports_required: bool) -> Result<Settings, ConfigE
     };
     let inbound_exclude_ports = listed("--inbound-exclude-ports", flags.inbound_exclude_ports);
     let outbound_exclude_ports = listed("--outbound-exclude-ports", flags.outbound_exclude_ports);
+    let outbound_add_ports = listed("--outbound-add-ports", flags.outbound_add_ports);
     let ring_ports = listed("--ring-ports", flags.ring_ports);
-    let outbound_exclude_cidrs = match flags.outbound_exclude_cidrs {
+    let mut listed = |flag: &str, cidrs: Cidrs| match cidrs {
         Cidrs::Only(list) => list,
         Cidrs::All => {
-            faults.push(
-                "--outbound-exclude-cidrs=*: expected a list; to capture nothing, leave the include empty"
-                    .into(),
-            );
+            faults.push(format!("{flag}=*: expected a list; to capture nothing, leave the include empty"));
             Vec::new()
         }
     };
+    let inbound_exclude_cidrs = listed("--inbound-exclude-cidrs", flags.inbound_exclude_cidrs);
+    let outbound_exclude_cidrs = listed("--outbound-exclude-cidrs", flags.outbound_exclude_cidrs);
     let settings = Settings {
         inbound_include_ports: flags.inbound_include_ports,
         inbound_exclude_ports,
+        inbound_exclude_cidrs,
         outbound_include_ports: flags.outbound_include_ports,
         outbound_exclude_ports,
+        outbound_add_ports,
         outbound_include_cidrs: flags.outbound_include_cidrs,
         outbound_exclude_cidrs,
         exclude_uids: flags.exclude_uids.0,

@@ -172,7 +172,7 @@ fn normal(rule: &str) -> String {
         };
         if is_implied {
             words.next();
-        } else if word == "-d" {
+        } else if word == "-d" || word == "-s" {
             kept.push(word.to_owned());
             kept.extend(words.next().map(network));
         } else {

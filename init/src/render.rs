@@ -39,7 +39,7 @@ pub fn remove(installed: &Installed) -> String {
 /// The rule as `iptables-save` prints it, from its chain on.
 pub fn line(rule: &Rule) -> Line {
     let mut words = Vec::new();
-    // Destination and interfaces stand before the protocol, everything else after it.
+    // Addresses and interfaces stand before the protocol, everything else after it.
     for condition in rule.matches.iter().filter(|condition| is_before_protocol(condition)) {
         words.push(condition_words(condition));
     }
@@ -86,7 +86,7 @@ fn write_table(text: &mut String, table: Table, body: &[String]) {
 
 fn is_before_protocol(condition: &Match) -> bool {
     match condition {
-        Match::Destination(_) | Match::InInterface(_) | Match::OutInterface(_) => true,
+        Match::Source(_) | Match::Destination(_) | Match::InInterface(_) | Match::OutInterface(_) => true,
         Match::SourcePort(_) | Match::DestinationPort(_) | Match::Refusal => false,
         Match::OwnerUid(_) | Match::OwnerGid(_) | Match::State(_) => false,
         Match::Forget(_) | Match::Note(_) | Match::Noted(_) => false,
@@ -96,6 +96,7 @@ fn is_before_protocol(condition: &Match) -> bool {
 fn condition_words(condition: &Match) -> String {
     match condition {
         Match::Destination(network) => format!("-d {network}"),
+        Match::Source(network) => format!("-s {network}"),
         Match::InInterface(name) => format!("-i {name}"),
         Match::OutInterface(name) => format!("-o {name}"),
         Match::SourcePort(port) => format!("--sport {port}"),

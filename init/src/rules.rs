@@ -82,6 +82,8 @@ pub enum Protocol {
 pub enum Match {
     /// Destination address.
     Destination(IpNet),
+    /// Source address.
+    Source(IpNet),
     /// Interface that the packet came in by.
     InInterface(String),
     /// Interface that the packet goes out by.
@@ -230,7 +232,7 @@ impl RuleSet {
             rules.push(rule(Chain::ManglePrerouting, [], Target::Jump(Chain::Invalid)));
             rules.push(rule(Chain::Invalid, [Match::State(State::Invalid)], Target::Drop));
         }
-        rules.extend(inbound(settings));
+        rules.extend(inbound(settings, family));
         rules.extend(outbound(settings, family));
         // Stable, so that the order within a chain stays as written above.
         rules.sort_by_key(|rule| rule.chain);
@@ -295,7 +297,7 @@ fn list_of_refused(port: u16, family: Family) -> String {
     }
 }
 
-fn inbound(settings: &Settings) -> Vec<Rule> {
+fn inbound(settings: &Settings, family: Family) -> Vec<Rule> {
     let (hook, decide, capture, target) = match settings.mode {
         Mode::Redirect => {
             let target = Target::Redirect(settings.inbound_port);
@@ -322,6 +324,9 @@ fn inbound(settings: &Settings) -> Vec<Rule> {
     for port in settings.inbound_untouched_ports() {
         rules.push(rule(decide, [Match::DestinationPort(port)], Target::Return));
     }
+    for network in settings.inbound_exclude_cidrs.iter().filter(|network| family.has(network)) {
+        rules.push(rule(decide, source(network), Target::Return));
+    }
     rules.push(rule(decide, [], Target::Jump(capture)));
     rules.extend(capture_ports(capture, &settings.inbound_include_ports, target));
     rules
@@ -347,6 +352,9 @@ fn outbound(settings: &Settings, family: Family) -> Vec<Rule> {
         rules.push(rule(chain, destination(network), Target::Return));
     }
     let capture = Target::Jump(Chain::OutRedirect);
+    for port in &settings.outbound_add_ports {
+        rules.push(rule(chain, [Match::DestinationPort(*port)], capture));
+    }
     match &settings.outbound_include_cidrs {
         Cidrs::All => rules.push(rule(chain, [], capture)),
         Cidrs::Only(networks) => {
@@ -355,16 +363,24 @@ fn outbound(settings: &Settings, family: Family) -> Vec<Rule> {
             }
         }
     }
-    let is_captured = |port: &&u16| {
-        settings.outbound_include_ports.contains(**port) && !settings.outbound_exclude_ports.contains(port)
-    };
+    let ports = outbound_ports(settings);
+    let is_captured = |port: &&u16| ports.contains(**port) && !settings.outbound_exclude_ports.contains(port);
     for port in settings.ring_ports.iter().filter(is_captured) {
         let matches = [Match::DestinationPort(*port), Match::Noted(list_of_refused(*port, family))];
         rules.push(rule(Chain::OutRedirect, matches, Target::Redirect(CLOSED_PORT)));
     }
     let target = Target::Redirect(settings.outbound_port);
-    rules.extend(capture_ports(Chain::OutRedirect, &settings.outbound_include_ports, target));
+    rules.extend(capture_ports(Chain::OutRedirect, &ports, target));
     rules
+}
+
+/// What the capturing chain takes. An added port comes there by any destination, the others by an included one; a
+/// connection to an added port and an included destination is captured either way.
+fn outbound_ports(settings: &Settings) -> Ports {
+    match &settings.outbound_include_ports {
+        Ports::All => Ports::All,
+        Ports::Only(ports) => Ports::Only(ports.union(&settings.outbound_add_ports).copied().collect()),
+    }
 }
 
 fn capture_ports(chain: Chain, ports: &Ports, target: Target) -> Vec<Rule> {
@@ -379,6 +395,10 @@ fn capture_ports(chain: Chain, ports: &Ports, target: Target) -> Vec<Rule> {
 /// The network that holds everything is no condition: the kernel does not keep it, so it could not be read back.
 fn destination(network: &IpNet) -> Option<Match> {
     (network.prefix_len() > 0).then_some(Match::Destination(*network))
+}
+
+fn source(network: &IpNet) -> Option<Match> {
+    (network.prefix_len() > 0).then_some(Match::Source(*network))
 }
 
 fn rule(chain: Chain, matches: impl IntoIterator<Item = Match>, target: Target) -> Rule {

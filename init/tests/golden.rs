@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use ringmail_init::config::{self, Parsed};
 use ringmail_init::run;
 
-const SCENARIOS: [(&str, &[&str]); 10] = [
+const SCENARIOS: [(&str, &[&str]); 11] = [
     ("defaults", &[]),
     ("defaults-remove", &["--remove"]),
     (
@@ -28,6 +28,16 @@ const SCENARIOS: [(&str, &[&str]); 10] = [
         &[
             "--outbound-include-cidrs=10.0.0.0/8,192.168.7.9,fd00::/8",
             "--outbound-exclude-cidrs=10.96.0.1/32,fd00:96::/112",
+        ],
+    ),
+    (
+        "added-ports-and-sources",
+        &[
+            "--inbound-exclude-cidrs=10.1.0.0/16,fd00:1::/32",
+            "--outbound-include-ports=47100",
+            "--outbound-add-ports=10800,443",
+            "--outbound-exclude-ports=443",
+            "--outbound-include-cidrs=10.0.0.0/8",
         ],
     ),
     ("everything-by-cidr", &["--outbound-include-cidrs=0.0.0.0/0,::/0"]),

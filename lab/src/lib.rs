@@ -9,6 +9,7 @@ pub mod ca;
 pub mod http;
 pub mod ignite;
 pub mod interrupt;
+pub mod kube;
 pub mod mesh;
 pub mod netns;
 pub mod network;

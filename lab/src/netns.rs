@@ -17,17 +17,19 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 /// Where `ip netns` keeps the named namespaces.
-const NAMED: &str = "/run/netns";
+pub(crate) const NAMED: &str = "/run/netns";
 
 /// What every namespace of the lab begins with.
 const PREFIX: &str = "rm-";
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
-/// A named network namespace with its loopback up. Dropping it kills the processes still inside and deletes it.
+/// A named network namespace with its loopback up. Dropping it kills the processes still inside and deletes it, unless it
+/// belongs to something that outlives this process.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
+    owned: bool,
 }
 
 impl Namespace {
@@ -35,8 +37,22 @@ impl Namespace {
     pub fn create(label: &str) -> Result<Self> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{number}-{label}", std::process::id());
+        Self::add(name, true)
+    }
+
+    /// Makes a namespace of just this name, which stays when this is dropped: [`remove`] takes it away. Needs root.
+    pub(crate) fn create_named(name: &str) -> Result<Self> {
+        Self::add(name.to_owned(), false)
+    }
+
+    /// A namespace that is there already, and stays when this is dropped.
+    pub(crate) fn existing(name: &str) -> Self {
+        Self { name: name.to_owned(), owned: false }
+    }
+
+    fn add(name: String, owned: bool) -> Result<Self> {
         ip(&["netns", "add", &name])?;
-        let namespace = Self { name };
+        let namespace = Self { name, owned };
         namespace.ip_batch("link set lo up\n")?;
         Ok(namespace)
     }
@@ -88,6 +104,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
         if let Err(error) = remove(&self.name) {
             eprintln!("lab: namespace {} stays behind: {error:#}", self.name);
         }
@@ -118,7 +137,8 @@ fn owner(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
 }
 
-fn remove(name: &str) -> Result<()> {
+/// Kills the processes inside a namespace and deletes it.
+pub(crate) fn remove(name: &str) -> Result<()> {
     for pid in pids_in(name)? {
         // It may have ended by itself since it was listed.
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
@@ -135,7 +155,8 @@ fn ip(args: &[&str]) -> Result<()> {
     capture_output(Command::new("ip").args(args)).map(drop)
 }
 
-fn ip_batch(namespace: Option<&str>, lines: &str) -> Result<()> {
+/// Runs lines of `ip -batch` in the namespace of this name, or in the machine's own.
+pub(crate) fn ip_batch(namespace: Option<&str>, lines: &str) -> Result<()> {
     let mut command = Command::new("ip");
     if let Some(name) = namespace {
         command.args(["-n", name]);

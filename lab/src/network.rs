@@ -111,7 +111,7 @@ impl Network {
 
 /// Lets the gateway, which takes every address outside for its own and serves nothing there, refuse each packet that asks.
 /// Were it silent, or its refusals rationed, each look-up of a name would wait for its timeout, and a ring a minute to form.
-fn refuse_without_ration() -> Result<()> {
+pub(crate) fn refuse_without_ration() -> Result<()> {
     for path in ["/proc/sys/net/ipv4/icmp_ratelimit", "/proc/sys/net/ipv6/icmp/ratelimit"] {
         std::fs::write(path, "0").with_context(|| format!("write 0 to {path}"))?;
     }

@@ -190,7 +190,7 @@ pub fn wait_until<T>(
     }
 }
 
-fn open_log(path: &Path) -> Result<File> {
+pub(crate) fn open_log(path: &Path) -> Result<File> {
     OpenOptions::new()
         .create(true)
         .append(true)
@@ -198,7 +198,7 @@ fn open_log(path: &Path) -> Result<File> {
         .with_context(|| format!("open log {}", path.display()))
 }
 
-fn tail(text: &str) -> String {
+pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }

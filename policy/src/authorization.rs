@@ -10,11 +10,11 @@ mod decide;
 mod parse;
 mod rule;
 
-pub(crate) use decide::{Authorization, reports};
+pub(crate) use condition::{Attribute, Condition};
+pub(crate) use decide::{Authorization, CompiledPolicy, CompiledRule, Effect, reports};
 pub use decide::{Request, Verdict};
 
 use crate::resource::{Labels, Meta};
-use condition::Condition;
 
 /// What a matching rule does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

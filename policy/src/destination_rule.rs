@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use crate::destination::TlsDecision;
 use crate::parse::{Document, Field};
 use crate::resource::{Labels, Meta, selects};
 use crate::settings::Pod;
@@ -177,12 +178,30 @@ impl DestinationRule {
         }
     }
 
-    /// What the rule says about `port`, and the words for where it says so. Nothing: find out yourself.
-    pub(crate) fn tls(&self, port: u16) -> Option<(ClientTls, String)> {
-        match self.ports.get(&port) {
-            Some(tls) => tls.map(|tls| (tls, format!("port {port}"))),
-            None => self.tls.map(|tls| (tls, String::new())),
-        }
+    /// What the rule says about every port that it does not name.
+    pub(crate) fn whole(&self) -> Option<TlsDecision> {
+        self.tls.map(|tls| TlsDecision { tls, decided_by: self.meta.origin("") })
+    }
+
+    /// The ports that it names.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {
+        self.ports.keys().copied()
+    }
+
+    /// What the rule says about `port`. Nothing: find out yourself.
+    pub(crate) fn at(&self, port: u16) -> Option<TlsDecision> {
+        let Some(named) = self.ports.get(&port) else { return self.whole() };
+        named.map(|tls| TlsDecision { tls, decided_by: self.meta.origin(&format!("port {port}")) })
+    }
+
+    /// Whether clients of the namespace may be told otherwise than those of a namespace that no rule names.
+    pub(crate) fn means_clients_of(&self, namespace: &str) -> bool {
+        *self.meta.namespace == *namespace || self.export_to.iter().any(|to| to == namespace)
+    }
+
+    /// The labels that the rule asks of a client.
+    pub(crate) fn client_labels(&self) -> impl Iterator<Item = &String> {
+        self.selector.keys()
     }
 
     /// Whether the rule's author shows it to clients of the namespace; without one, to everybody's.

@@ -43,10 +43,10 @@ pub struct ModeDecision {
 }
 
 /// The modes of all ports of one workload.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PortModes {
-    workload: ModeDecision,
-    ports: BTreeMap<u16, ModeDecision>,
+    pub(crate) workload: ModeDecision,
+    pub(crate) ports: BTreeMap<u16, ModeDecision>,
 }
 
 impl PortModes {
@@ -60,7 +60,7 @@ impl PortModes {
         let winners = Winners::choose(policies, root_namespace, namespace, labels);
         let mut workload = ModeDecision {
             mode: Mode::Permissive,
-            decided_by: Origin::Default("no PeerAuthentication sets a mode"),
+            decided_by: Origin::default("no PeerAuthentication sets a mode"),
         };
         for policy in [winners.mesh, winners.namespace, winners.workload].into_iter().flatten() {
             if let Some(mode) = policy.mode {
@@ -132,6 +132,16 @@ impl Scope {
             (false, true) => Self::Nothing,
             (false, false) => Self::Workload,
         }
+    }
+}
+
+/// Whether `policy` has a say in how a workload is served, or is reported to its author.
+pub(crate) fn concerns(policy: &PeerAuthentication, root: &str, namespace: &str, labels: &Labels) -> bool {
+    let own = &*policy.meta.namespace == namespace;
+    match Scope::of(policy, root) {
+        Scope::Mesh | Scope::Nothing => true,
+        Scope::Namespace => own,
+        Scope::Workload => own && selects(&policy.selector, labels),
     }
 }
 

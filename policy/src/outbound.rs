@@ -1,32 +1,46 @@
 //! Everything that policy says about connections from a pod: who answers at an address, and what is spoken
 //! to it.
 //!
-//! A DestinationRule that names the mode overrides the automatic choice. The automatic choice is mutual TLS
-//! for a workload with a sidecar unless its own PeerAuthentication serves the port in plaintext. An address
-//! inside the cluster about which nothing is known is `Unknown`, never plaintext.
+//! An address inside the cluster about which nothing is known is `Unknown`, never plaintext. What is known is
+//! either everything at once, from files, or what was asked for so far.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use ringmail_identity::SpiffeId;
 
-use crate::destination_rule::{self, ClientTls, DestinationRule};
-use crate::mode::{Mode, PortModes};
+use crate::destination::{Client, Destination};
 use crate::origin::Origin;
 use crate::parse::Resources;
 use crate::report::Report;
+use crate::service::Service;
 use crate::settings::{Pod, Settings};
-use crate::workload::{self, Workload, WorkloadEntry};
+use crate::workload::{self, Workload};
 
-/// The compiled decisions for connections from one pod. A change of any resource makes a new one.
+/// The compiled decisions for connections from one pod. A change of any resource makes a new one; a clone shares
+/// what did not change.
 #[derive(Clone, Debug)]
 pub struct Outbound {
-    /// Nothing for an entry whose identity has no valid form: nobody can be verified there.
-    destinations: HashMap<IpAddr, Option<Destination>>,
+    known: HashMap<IpAddr, Answer>,
+    /// Whether an address without an answer was never asked for.
+    on_demand: bool,
     mesh_ranges: Vec<IpNet>,
     reports: Vec<Report>,
+}
+
+/// What is known about one address.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Nobody that the mesh knows of.
+    Nobody,
+    /// A Service's own address.
+    Service(Arc<Service>),
+    /// A workload whose identity has no valid form: nobody can be verified there.
+    Unverifiable,
+    /// A workload.
+    Workload(Arc<Destination>),
 }
 
 /// What is done with a connection to an address.
@@ -59,7 +73,15 @@ pub enum Route {
         /// What asks for it.
         decided_by: Origin,
     },
-    /// An address of the cluster about which nothing is known yet.
+    /// A Service with endpoints in the mesh: one of them is dialled, and never the Service's own address, behind
+    /// which nobody can be verified.
+    Service {
+        /// The Service.
+        service: Arc<Service>,
+        /// Its endpoints for the port, at least one.
+        endpoints: Arc<[SocketAddr]>,
+    },
+    /// An address about which nothing is known yet.
     Unknown,
 }
 
@@ -68,6 +90,8 @@ pub enum Route {
 pub enum OutsideReason {
     /// A DestinationRule says DISABLE.
     DestinationRuleDisable,
+    /// The address is a Service's, and none of its endpoints is in the mesh.
+    NoMeshEndpoint,
     /// The workload has no sidecar.
     NoSidecar,
     /// The address is outside the cluster's ranges and no workload is known there.
@@ -78,10 +102,14 @@ pub enum OutsideReason {
 
 impl OutsideReason {
     /// Every reason with what it tells an operator, in alphabetical order.
-    pub const ALL: [(Self, &'static str); 4] = [
+    pub const ALL: [(Self, &'static str); 5] = [
         (Self::DestinationRuleDisable, "a DestinationRule turns TLS off for the destination"),
-        (Self::NoSidecar, "the destination's WorkloadEntry lacks the label security.istio.io/tlsMode: istio"),
-        (Self::NotInMesh, "the address is outside the cluster's ranges and has no WorkloadEntry"),
+        (Self::NoMeshEndpoint, "the address is a Service's, and none of its endpoints is in the mesh"),
+        (
+            Self::NoSidecar,
+            "the destination has no sidecar: its pod or WorkloadEntry lacks the label security.istio.io/tlsMode: istio",
+        ),
+        (Self::NotInMesh, "the address is outside the cluster's ranges, and no workload is known there"),
         (Self::PortModeDisable, "the destination's PeerAuthentication serves the port in plaintext"),
     ];
 
@@ -89,6 +117,7 @@ impl OutsideReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::DestinationRuleDisable => "destination_rule_disable",
+            Self::NoMeshEndpoint => "no_mesh_endpoint",
             Self::NoSidecar => "no_sidecar",
             Self::NotInMesh => "not_in_mesh",
             Self::PortModeDisable => "port_mode_disable",
@@ -116,176 +145,133 @@ impl RefusedReason {
     }
 }
 
-/// What is known about one address.
-#[derive(Clone, Debug)]
-struct Destination {
-    workload: Arc<Workload>,
-    identities: Arc<[SpiffeId]>,
-    modes: PortModes,
-    rule: Option<Arc<DestinationRule>>,
-    entry: Origin,
-}
-
 impl Outbound {
-    /// Compiles what holds for a client about which nothing is known: DestinationRules of the services' own
-    /// namespaces and of the root namespace.
+    /// Compiles what holds for a client about which nothing is known; see [`Client::new`].
     pub fn compile(resources: &Resources, settings: &Settings) -> Self {
-        Compiler::new(resources, settings, None).compile()
+        Self::of(resources, settings, None)
     }
 
-    /// Compiles what holds for `client`: also DestinationRules of its namespace (they come first), those
-    /// exported to it and those that select it.
+    /// Compiles what holds for `client`; see [`Client::new`].
     pub fn compile_for(resources: &Resources, settings: &Settings, client: &Pod) -> Self {
-        Compiler::new(resources, settings, Some(client)).compile()
+        Self::of(resources, settings, Some(client))
+    }
+
+    /// Nothing known yet: addresses are asked for, and [`insert`](Self::insert)ed as answers come.
+    pub fn on_demand(mesh_ranges: Vec<IpNet>) -> Self {
+        Self { known: HashMap::new(), on_demand: true, mesh_ranges, reports: Vec::new() }
+    }
+
+    fn of(resources: &Resources, settings: &Settings, pod: Option<&Pod>) -> Self {
+        let (entries, mut reports) = workload::by_address(&resources.workload_entries);
+        let mut client = Client::new(resources, settings, pod);
+        let mut known = HashMap::new();
+        for (address, entry) in entries {
+            let workload = entry.workload(&settings.trust_domain).map(Arc::new);
+            let destination =
+                workload.and_then(|workload| client.destination(workload, entry.meta.origin("")));
+            if destination.is_none() {
+                reports.push(entry.meta.report("unreachable: its identity has no valid form"));
+            }
+            let answer = destination.map_or(Answer::Unverifiable, |known| Answer::Workload(Arc::new(known)));
+            known.insert(address, answer);
+        }
+        reports.extend(client.reports());
+        Self { known, on_demand: false, mesh_ranges: settings.mesh_ranges.clone(), reports }
+    }
+
+    /// Takes what is now known about `address`.
+    pub fn insert(&mut self, address: IpAddr, answer: Answer) {
+        self.known.insert(address.to_canonical(), answer);
+    }
+
+    /// Forgets what is known about `address`: it would have to be asked for again.
+    pub fn forget(&mut self, address: IpAddr) {
+        self.known.remove(&address.to_canonical());
+    }
+
+    /// Takes other ranges of the cluster.
+    pub fn set_mesh_ranges(&mut self, mesh_ranges: Vec<IpNet>) {
+        self.mesh_ranges = mesh_ranges;
     }
 
     /// What is done with a connection to `destination`, the address and port the application dialled.
     pub fn route(&self, destination: SocketAddr) -> Route {
         let address = destination.ip().to_canonical();
-        match self.destinations.get(&address) {
-            Some(Some(known)) => known.route(destination.port()),
-            Some(None) => Route::Unknown,
-            None if self.mesh_ranges.iter().any(|range| range.contains(&address)) => Route::Unknown,
-            None => Route::Outside {
+        match self.known.get(&address) {
+            Some(Answer::Workload(known)) => known.route(destination.port()),
+            Some(Answer::Service(service)) => Self::serve(service, destination.port()),
+            Some(Answer::Unverifiable) => Route::Unknown,
+            None if self.on_demand => Route::Unknown,
+            Some(Answer::Nobody) | None if self.in_ranges(address) => Route::Unknown,
+            Some(Answer::Nobody) | None => Route::Outside {
                 reason: OutsideReason::NotInMesh,
                 workload: None,
-                decided_by: Origin::Default("no WorkloadEntry has the address"),
+                decided_by: Origin::default("no workload is known at the address"),
             },
         }
     }
 
-    /// The workload at `address`, where one is known.
-    pub fn workload(&self, address: IpAddr) -> Option<&Arc<Workload>> {
-        let destination = self.destinations.get(&address.to_canonical())?.as_ref()?;
-        Some(&destination.workload)
+    /// What is done with a connection to `destination` once its answer was waited for in vain.
+    pub fn route_unanswered(&self, destination: SocketAddr) -> Route {
+        let address = destination.ip().to_canonical();
+        match self.known.contains_key(&address) || self.in_ranges(address) {
+            true => self.route(destination),
+            false => Route::Outside {
+                reason: OutsideReason::NotInMesh,
+                workload: None,
+                decided_by: Origin::default("outside the cluster's ranges, and discovery has not answered"),
+            },
+        }
     }
 
-    /// Every known workload, in no order.
+    fn serve(service: &Arc<Service>, port: u16) -> Route {
+        match service.endpoints(port) {
+            Some(endpoints) => Route::Service { service: Arc::clone(service), endpoints },
+            None => Route::Outside {
+                reason: OutsideReason::NoMeshEndpoint,
+                workload: None,
+                decided_by: Origin::default("no endpoint of the Service is in the mesh"),
+            },
+        }
+    }
+
+    fn in_ranges(&self, address: IpAddr) -> bool {
+        self.mesh_ranges.iter().any(|range| range.contains(&address))
+    }
+
+    /// Whether `address` has no answer yet and is to be asked for.
+    pub fn is_open(&self, address: IpAddr) -> bool {
+        self.on_demand && !self.known.contains_key(&address.to_canonical())
+    }
+
+    /// The workload at `address`, where one is known.
+    pub fn workload(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        match self.known.get(&address.to_canonical())? {
+            Answer::Workload(destination) => Some(&destination.workload),
+            Answer::Nobody | Answer::Service(_) | Answer::Unverifiable => None,
+        }
+    }
+
+    /// Whether the workload at `address` has a sidecar, so that plaintext from there is nobody's intention.
+    pub fn in_mesh(&self, address: IpAddr) -> bool {
+        self.workload(address).is_some_and(|workload| workload.in_mesh)
+    }
+
+    /// Every known workload as the client sees it, in no order; one with several addresses as often.
+    pub fn destinations(&self) -> impl Iterator<Item = &Arc<Destination>> {
+        self.known.values().filter_map(|answer| match answer {
+            Answer::Workload(destination) => Some(destination),
+            Answer::Nobody | Answer::Service(_) | Answer::Unverifiable => None,
+        })
+    }
+
+    /// Every known workload, in no order; one with several addresses as often.
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        self.destinations.values().flatten().map(|destination| &destination.workload)
+        self.destinations().map(|destination| &destination.workload)
     }
 
     /// Which entries and rules are shadowed or have no effect.
     pub fn reports(&self) -> &[Report] {
         &self.reports
-    }
-}
-
-impl Destination {
-    fn route(&self, port: u16) -> Route {
-        let told = self.rule.as_ref().and_then(|rule| {
-            let (tls, detail) = rule.tls(port)?;
-            Some((tls, rule.meta.origin(&detail)))
-        });
-        match told {
-            Some((ClientTls::Disable, origin)) => self.outside(OutsideReason::DestinationRuleDisable, origin),
-            Some((ClientTls::IstioMutual, origin)) => self.mesh(origin),
-            // Neither half is safe: to stay automatic would send plaintext to a workload without a sidecar
-            // where TLS was asked for, and to any other it would verify what was not asked for.
-            Some((ClientTls::Mutual | ClientTls::Simple, origin)) => Route::Refused {
-                reason: RefusedReason::TlsOrigination,
-                workload: Arc::clone(&self.workload),
-                decided_by: origin,
-            },
-            None => self.automatic(port),
-        }
-    }
-
-    fn automatic(&self, port: u16) -> Route {
-        let mode = self.modes.at(port);
-        if !self.workload.in_mesh {
-            self.outside(OutsideReason::NoSidecar, self.entry.clone())
-        } else if mode.mode == Mode::Disable {
-            self.outside(OutsideReason::PortModeDisable, mode.decided_by.clone())
-        } else {
-            self.mesh(self.entry.clone())
-        }
-    }
-
-    fn mesh(&self, decided_by: Origin) -> Route {
-        Route::Mesh {
-            identities: Arc::clone(&self.identities),
-            workload: Arc::clone(&self.workload),
-            decided_by,
-        }
-    }
-
-    fn outside(&self, reason: OutsideReason, decided_by: Origin) -> Route {
-        Route::Outside { reason, workload: Some(Arc::clone(&self.workload)), decided_by }
-    }
-}
-
-/// Choosing each host's rule once, however many workloads the host has.
-struct Compiler<'a> {
-    resources: &'a Resources,
-    settings: &'a Settings,
-    client: Option<&'a Pod>,
-    chosen: HashMap<String, Option<Arc<DestinationRule>>>,
-    /// Rules that name a host, and of these the ones that decide for one, by their place in the set.
-    naming: HashSet<usize>,
-    deciding: HashSet<usize>,
-}
-
-impl<'a> Compiler<'a> {
-    fn new(resources: &'a Resources, settings: &'a Settings, client: Option<&'a Pod>) -> Self {
-        let (naming, deciding) = (HashSet::new(), HashSet::new());
-        Self { resources, settings, client, chosen: HashMap::new(), naming, deciding }
-    }
-
-    fn compile(mut self) -> Outbound {
-        let (entries, mut reports) = workload::by_address(&self.resources.workload_entries);
-        let mut destinations = HashMap::new();
-        for (address, entry) in entries {
-            let destination = self.destination(entry);
-            if destination.is_none() {
-                reports.push(entry.meta.report("unreachable: its identity has no valid form"));
-            }
-            destinations.insert(address, destination);
-        }
-        for (index, rule) in self.resources.destination_rules.iter().enumerate() {
-            if self.naming.contains(&index) && !self.deciding.contains(&index) {
-                reports.push(rule.meta.report(
-                    "shadowed: for every known workload that its host names, another rule decides: one of a \
-                     nearer namespace, a more specific host, an older one, or it is not meant for this client",
-                ));
-            }
-        }
-        Outbound { destinations, mesh_ranges: self.settings.mesh_ranges.clone(), reports }
-    }
-
-    fn destination(&mut self, entry: &WorkloadEntry) -> Option<Destination> {
-        let workload = Arc::new(entry.workload(&self.settings.trust_domain)?);
-        let identities = self.settings.trust_domains().map(|domain| entry.identity(domain));
-        Some(Destination {
-            identities: identities.collect::<Option<Vec<_>>>()?.into(),
-            modes: PortModes::compile(
-                &self.resources.peer_authentications,
-                &self.settings.root_namespace,
-                &workload.namespace,
-                &workload.labels,
-            ),
-            rule: self.rule(&workload),
-            entry: entry.meta.origin(""),
-            workload,
-        })
-    }
-
-    fn rule(&mut self, workload: &Workload) -> Option<Arc<DestinationRule>> {
-        let host = &workload.service_host;
-        if let Some(chosen) = self.chosen.get(host) {
-            return chosen.clone();
-        }
-        let rules = &self.resources.destination_rules;
-        let root = &self.settings.root_namespace;
-        let chosen = destination_rule::choose(rules, root, self.client, (host, &workload.namespace));
-        for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.names(host)) {
-            self.naming.insert(index);
-            if chosen.is_some_and(|chosen| std::ptr::eq(chosen, rule)) {
-                self.deciding.insert(index);
-            }
-        }
-        let chosen = chosen.cloned().map(Arc::new);
-        self.chosen.insert(host.clone(), chosen.clone());
-        chosen
     }
 }

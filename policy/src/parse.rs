@@ -51,7 +51,7 @@ pub struct Resources {
     pub(crate) destination_rules: Vec<DestinationRule>,
     pub(crate) peer_authentications: Vec<PeerAuthentication>,
     pub(crate) workload_entries: Vec<WorkloadEntry>,
-    reports: Vec<Report>,
+    pub(crate) reports: Vec<Report>,
 }
 
 impl Resources {
@@ -72,11 +72,16 @@ impl Resources {
             return Err(reader.faults);
         }
         let mut set = reader.set;
-        set.authorization_policies.sort_by(|a, b| a.meta.age(&b.meta));
-        set.destination_rules.sort_by(|a, b| a.meta.age(&b.meta));
-        set.peer_authentications.sort_by(|a, b| a.meta.age(&b.meta));
-        set.workload_entries.sort_by(|a, b| a.meta.age(&b.meta));
+        set.sort();
         Ok(set)
+    }
+
+    /// Oldest first.
+    pub(crate) fn sort(&mut self) {
+        self.authorization_policies.sort_by(|a, b| a.meta.age(&b.meta));
+        self.destination_rules.sort_by(|a, b| a.meta.age(&b.meta));
+        self.peer_authentications.sort_by(|a, b| a.meta.age(&b.meta));
+        self.workload_entries.sort_by(|a, b| a.meta.age(&b.meta));
     }
 
     /// What could not be honoured as written, whatever pod it is compiled for, in the order of the text.
@@ -176,6 +181,8 @@ impl Reader {
             Kind::WorkloadEntry => {
                 set.workload_entries.extend(WorkloadEntry::parse(document, meta, &spec));
             }
+            // Not among the kinds that are read.
+            Kind::Pod => {}
         }
     }
 }

@@ -8,8 +8,9 @@ pub(crate) struct Pattern {
     form: Form,
 }
 
+/// How a value is compared.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Form {
+pub(crate) enum Form {
     Exact,
     Prefix,
     Presence,
@@ -30,8 +31,23 @@ impl Pattern {
         Self { text: text.into(), form }
     }
 
+    /// A value of the form `form`, whatever characters `literal` has.
+    pub(crate) fn of(form: Form, literal: &str) -> Self {
+        let text = match form {
+            Form::Exact => literal.to_owned(),
+            Form::Prefix => format!("{literal}*"),
+            Form::Presence => "*".to_owned(),
+            Form::Suffix => format!("*{literal}"),
+        };
+        Self { text: text.into(), form }
+    }
+
     pub(crate) fn text(&self) -> &str {
         &self.text
+    }
+
+    pub(crate) fn form(&self) -> Form {
+        self.form
     }
 
     pub(crate) fn is_suffix(&self) -> bool {
@@ -65,6 +81,10 @@ pub(crate) struct Glob(Box<str>);
 impl Glob {
     pub(crate) fn new(text: &str) -> Self {
         Self(text.into())
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.0
     }
 
     pub(crate) fn matches(&self, value: &str) -> bool {

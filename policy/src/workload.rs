@@ -1,5 +1,6 @@
 //! WorkloadEntry: which workload answers at an address, under which identity, and whether it has a sidecar.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -8,13 +9,14 @@ use ringmail_identity::{SpiffeId, TrustDomain};
 use crate::parse::{Document, Field};
 use crate::report::Report;
 use crate::resource::{Labels, Meta};
+use crate::settings::Settings;
 
 /// The suffix of the host names that DestinationRules name services by: Kubernetes' default cluster domain.
 pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
 /// The service account of a workload that names none, as in Kubernetes.
-const DEFAULT_SERVICE_ACCOUNT: &str = "default";
+pub(crate) const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 /// The canonical revision of a workload that names none, as in Istio's metrics.
-const DEFAULT_REVISION: &str = "latest";
+pub(crate) const DEFAULT_REVISION: &str = "latest";
 /// The label that says a workload has a sidecar, and its value.
 const TLS_MODE: (&str, &str) = ("security.istio.io/tlsMode", "istio");
 const WORKLOAD_NAME: &str = "service.istio.io/workload-name";
@@ -27,7 +29,9 @@ const CLUSTER: &str = "topology.istio.io/cluster";
 /// What is known about the workload at an address: what metrics label a connection with.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Workload {
-    /// The WorkloadEntry's name.
+    /// What tells it from every other, `<cluster>/<group>/<kind>/<namespace>/<name>`; the group is empty for a pod.
+    pub uid: String,
+    /// The name of the pod or the WorkloadEntry.
     pub name: String,
     /// The namespace.
     pub namespace: String,
@@ -59,8 +63,43 @@ pub struct Workload {
     pub locality: Option<String>,
     /// Whether it has a sidecar: label `security.istio.io/tlsMode: istio`.
     pub in_mesh: bool,
-    /// The host name of its service: `<canonical service>.<namespace>.svc.cluster.local`.
-    pub service_host: String,
+    /// The ports of the Services it is an endpoint of; of two for one port the first counts.
+    pub services: Vec<ServicePort>,
+}
+
+/// A port of a Service, as one workload serves it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServicePort {
+    /// The Service's host name, `<name>.<namespace>.svc.<cluster domain>`.
+    pub host: String,
+    /// The Service's namespace.
+    pub namespace: String,
+    /// The Service's port.
+    pub port: u16,
+    /// The workload's port.
+    pub target_port: u16,
+}
+
+impl Workload {
+    /// The host name of the Service that has `port` as the workload's port or, when none has, as its own; without
+    /// one, that of the service that the workload is counted to.
+    pub fn service_host(&self, port: u16) -> Cow<'_, str> {
+        let by = |of: fn(&ServicePort) -> u16| self.services.iter().find(move |service| of(service) == port);
+        let service = by(|service| service.target_port).or_else(|| by(|service| service.port));
+        service.map_or_else(|| self.canonical_host().into(), |service| service.host.as_str().into())
+    }
+
+    /// The identity under each of the mesh's names; nothing when one has no valid form.
+    pub(crate) fn identities(&self, settings: &Settings) -> Option<Vec<SpiffeId>> {
+        let under =
+            |domain| SpiffeId::for_service_account(domain, &self.namespace, &self.service_account).ok();
+        settings.trust_domains().map(under).collect()
+    }
+
+    /// `<canonical service>.<namespace>.svc.cluster.local`, whether there is such a Service or not.
+    pub fn canonical_host(&self) -> String {
+        format!("{}.{}.svc.{CLUSTER_DOMAIN}", self.canonical_service, self.namespace)
+    }
 }
 
 /// A parsed entry.
@@ -115,39 +154,87 @@ impl WorkloadEntry {
         Some(Self { meta, address, labels, service_account, network, locality })
     }
 
-    pub(crate) fn in_mesh(&self) -> bool {
-        self.labels.get(TLS_MODE.0).is_some_and(|value| value == TLS_MODE.1)
-    }
-
     /// The workload as it is under `trust_domain`; nothing when its identity has no valid form there.
     pub(crate) fn workload(&self, trust_domain: &TrustDomain) -> Option<Workload> {
+        let meta = &self.meta;
+        let cluster = self.labels.get(CLUSTER).cloned();
+        let of = cluster.as_deref().unwrap_or_default();
+        let facts = Facts {
+            uid: format!("{of}/{}/{}/{}/{}", meta.kind.group(), meta.kind, meta.namespace, meta.name),
+            name: meta.name.to_string(),
+            namespace: meta.namespace.to_string(),
+            owner: None,
+            service_account: self.service_account.clone(),
+            labels: self.labels.clone(),
+            addresses: vec![self.address],
+            network: self.network.clone(),
+            cluster,
+            locality: self.locality.clone(),
+            services: Vec::new(),
+        };
+        facts.workload(trust_domain)
+    }
+}
+
+/// What is known of a pod or an entry before anything is derived from it.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// See [`Workload::uid`].
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The name of the StatefulSet, Deployment or Job it belongs to.
+    pub owner: Option<String>,
+    /// Its service account.
+    pub service_account: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// The addresses it answers at.
+    pub addresses: Vec<IpAddr>,
+    /// Its network; else the label `topology.istio.io/network` says it.
+    pub network: Option<String>,
+    /// The name of its cluster.
+    pub cluster: Option<String>,
+    /// Where it runs, `region/zone/subzone`.
+    pub locality: Option<String>,
+    /// The Services it is an endpoint of.
+    pub services: Vec<ServicePort>,
+}
+
+impl Facts {
+    /// The workload as it is under `trust_domain`; nothing when its identity has no valid form there.
+    pub fn workload(self, trust_domain: &TrustDomain) -> Option<Workload> {
         let label = |key: &str| self.labels.get(key).filter(|value| !value.is_empty()).cloned();
         let first = |keys: [&str; 3]| keys.into_iter().find_map(label);
-        let workload_name = label(WORKLOAD_NAME).unwrap_or_else(|| self.meta.name.to_string());
-        let canonical_service = first(CANONICAL_NAMES).unwrap_or_else(|| workload_name.clone());
+        let workload_name = label(WORKLOAD_NAME).or(self.owner).unwrap_or_else(|| self.name.clone());
         Some(Workload {
-            name: self.meta.name.to_string(),
-            namespace: self.meta.namespace.to_string(),
-            identity: self.identity(trust_domain)?,
-            service_account: self.service_account.clone(),
-            addresses: vec![self.address],
-            service_host: format!("{canonical_service}.{}.svc.{CLUSTER_DOMAIN}", self.meta.namespace),
+            identity: SpiffeId::for_service_account(trust_domain, &self.namespace, &self.service_account)
+                .ok()?,
+            canonical_service: first(CANONICAL_NAMES).unwrap_or_else(|| workload_name.clone()),
             canonical_revision: first(CANONICAL_REVISIONS).unwrap_or_else(|| DEFAULT_REVISION.to_owned()),
             app: label("app"),
             version: label("version"),
-            network: self.network.clone().or_else(|| label(NETWORK)),
-            cluster: label(CLUSTER),
-            locality: self.locality.clone(),
-            in_mesh: self.in_mesh(),
-            labels: self.labels.clone(),
+            network: self.network.or_else(|| label(NETWORK)),
+            cluster: self.cluster,
+            locality: self.locality,
+            in_mesh: in_mesh(&self.labels),
+            uid: self.uid,
+            name: self.name,
+            namespace: self.namespace,
+            service_account: self.service_account,
+            addresses: self.addresses,
+            services: self.services,
+            labels: self.labels,
             workload_name,
-            canonical_service,
         })
     }
+}
 
-    pub(crate) fn identity(&self, trust_domain: &TrustDomain) -> Option<SpiffeId> {
-        SpiffeId::for_service_account(trust_domain, &self.meta.namespace, &self.service_account).ok()
-    }
+/// Whether the labels of a pod or an entry say that it has a sidecar.
+pub fn in_mesh(labels: &Labels) -> bool {
+    labels.get(TLS_MODE.0).is_some_and(|value| value == TLS_MODE.1)
 }
 
 /// A namespace or service account that no identity can carry is a fault of the text, not of a connection.

@@ -38,7 +38,7 @@ use crate::{
     listen::Sockets,
     parent::{
         HandoverError, ending_signals,
-        handover::{take_over, write_frame},
+        handover::{Left, leave, take_over},
     },
     reason::Reason,
     snapshot::Snapshots,
@@ -107,29 +107,47 @@ pub enum DataPlaneError {
 
 /// Everything a data plane begins with.
 pub struct DataPlane {
-    file: PathBuf,
+    file: Option<PathBuf>,
     config: Arc<Config>,
     warnings: Vec<String>,
     sockets: Sockets,
     restarts: u64,
-    kept: Option<KeptBytes>,
-    keep: Option<KeepBytes>,
+    kept: Kept,
+    keep: Keep,
 }
 
-/// Reads the settings and the text they came from.
+/// What an earlier data plane left with the parent.
+#[derive(Default)]
+struct Kept {
+    credentials: Option<KeptBytes>,
+    discovery: Option<KeptBytes>,
+}
+
+/// The way to leave it there. Nothing is kept without a parent.
+#[derive(Default)]
+struct Keep {
+    credentials: Option<KeepBytes>,
+    discovery: Option<KeepBytes>,
+}
+
+/// Reads the settings and the text they came from: none without a file, where the environment has them all.
 ///
 /// # Errors
 /// [`DataPlaneError::ConfigFile`] and [`DataPlaneError::Config`], with every fault at once.
-pub fn settings(file: &Path) -> Result<(Loaded, String), DataPlaneError> {
-    let text = fs::read_to_string(file)
-        .map_err(|cause| DataPlaneError::ConfigFile { path: file.to_owned(), cause })?;
+pub fn settings(file: Option<&Path>) -> Result<(Loaded, String), DataPlaneError> {
+    let text = match file {
+        Some(file) => fs::read_to_string(file)
+            .map_err(|cause| DataPlaneError::ConfigFile { path: file.to_owned(), cause })?,
+        None => String::new(),
+    };
     Ok((settings_of(file, &text)?, text))
 }
 
-fn settings_of(file: &Path, text: &str) -> Result<Loaded, ConfigError> {
+fn settings_of(file: Option<&Path>, text: &str) -> Result<Loaded, ConfigError> {
     let environment: Vec<(String, String)> = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .collect();
+    let file = file.unwrap_or(Path::new("no file"));
     Config::from_sources(&Sources { file, text, environment: &environment, system: &System::read() })
 }
 
@@ -150,9 +168,17 @@ impl DataPlaneError {
 
 impl DataPlane {
     /// A data plane without a parent.
-    pub fn alone(file: PathBuf, loaded: Loaded, sockets: Sockets) -> Self {
+    pub fn alone(file: Option<PathBuf>, loaded: Loaded, sockets: Sockets) -> Self {
         let Loaded { config, warnings } = loaded;
-        Self { file, config: Arc::new(config), warnings, sockets, restarts: 0, kept: None, keep: None }
+        Self {
+            file,
+            config: Arc::new(config),
+            warnings,
+            sockets,
+            restarts: 0,
+            kept: Kept::default(),
+            keep: Keep::default(),
+        }
     }
 
     /// A data plane that takes over from its parent, which speaks through standard input. It dies with
@@ -160,7 +186,7 @@ impl DataPlane {
     ///
     /// # Errors
     /// [`DataPlaneError`] where the parent is gone or hands over something else than expected.
-    pub fn of_parent(file: PathBuf) -> Result<Self, DataPlaneError> {
+    pub fn of_parent(file: Option<PathBuf>) -> Result<Self, DataPlaneError> {
         prctl::set_pdeathsig(Signal::SIGKILL).map_err(system("death signal of the parent"))?;
         let stdin =
             io::stdin().as_fd().try_clone_to_owned().map_err(system("socket pair with the parent"))?;
@@ -172,20 +198,24 @@ impl DataPlane {
         }
         stream.set_write_timeout(Some(KEEP_WAIT)).map_err(system("socket pair with the parent"))?;
         // The text that the sockets were bound by, whatever the file says by now.
-        let Loaded { config, warnings } = settings_of(&file, &handover.greeting.config)?;
-        let keep: KeepBytes = Box::new(move |bytes| {
-            if let Err(error) = write_frame(&stream, bytes) {
-                warn!(%error, "credentials not kept: a crash would need the ca");
-            }
-        });
+        let Loaded { config, warnings } = settings_of(file.as_deref(), &handover.greeting.config)?;
+        let stream = Arc::new(stream);
+        let keep = |left: Left| -> Option<KeepBytes> {
+            let stream = Arc::clone(&stream);
+            Some(Box::new(move |bytes| {
+                if let Err(error) = leave(&stream, left, bytes) {
+                    warn!(%error, ?left, "not kept: after a crash the control plane would be needed");
+                }
+            }))
+        };
         Ok(Self {
             file,
             config: Arc::new(config),
             warnings,
             sockets: handover.sockets,
             restarts: handover.greeting.restarts,
-            kept: handover.kept,
-            keep: Some(keep),
+            kept: Kept { credentials: handover.credentials, discovery: handover.discovery },
+            keep: Keep { credentials: keep(Left::Credentials), discovery: keep(Left::Discovery) },
         })
     }
 
@@ -237,23 +267,33 @@ impl DataPlane {
         let discovery_status = Arc::<discovery::Status>::default();
 
         let mut parts: JoinSet<Result<(), DataPlaneError>> = JoinSet::new();
-        let keeper = Keeper::default().starting_with(self.kept).keeping(self.keep);
+        let keeper = Keeper::default().starting_with(self.kept.credentials).keeping(self.keep.credentials);
         let (config, status) = (Arc::clone(&self.config), Arc::clone(&identity_status));
         parts.spawn(async move {
             keeper.run(&config, credentials_tx, status).await?;
             Err(DataPlaneError::Ended("renewal of credentials".into()))
         });
-        let discovery = Discovery::new(&self.config, snapshots_tx, Arc::clone(&discovery_status));
+        let discovery = Discovery::new(
+            &self.config,
+            snapshots_tx,
+            Arc::clone(&discovery_status),
+            self.kept.discovery.as_ref().map(|kept| &kept[..]),
+            self.keep.discovery,
+        );
+        let asker = discovery.asker();
         parts.spawn(ends("discovery", discovery.run()));
-        let hot = hot_settings(telemetry, access_log.clone());
-        let watch = ConfigWatch::new(self.file, Arc::clone(&self.config), hot);
-        parts.spawn(ends("watch of the configuration", watch.run()));
+        if let Some(file) = self.file {
+            let hot = hot_settings(telemetry, access_log.clone());
+            let watch = ConfigWatch::new(file, Arc::clone(&self.config), hot);
+            parts.spawn(ends("watch of the configuration", watch.run()));
+        }
 
         first_complete(&credentials, &snapshots).await;
         let workers = Workers::start(Wiring {
             config: Arc::clone(&self.config),
             access_log: access_log.clone(),
             snapshots: snapshots.clone(),
+            asker,
             credentials: credentials.clone(),
             fence: Arc::clone(&fence),
             outbound: self.sockets.outbound,

@@ -125,6 +125,14 @@ impl Fence {
         Arc::new(Self::new(Duration::ZERO, Remembered::default(), now()))
     }
 
+    /// One that has closed after an absence of `away`.
+    #[cfg(test)]
+    pub(crate) fn closed_since(away: Duration) -> Arc<Self> {
+        let absence = Arc::new(Absence { away, listeners: Listeners::default() });
+        let remembered = Remembered { absence: Some(absence), ..Remembered::default() };
+        Arc::new(Self::new(Duration::from_secs(3600), remembered, now()))
+    }
+
     fn new(after: Duration, remembered: Remembered, now: u64) -> Self {
         let held = remembered.absence.filter(|_| !after.is_zero());
         Self {

@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     connect,
     copy::End,
-    ending,
+    ending, introduce,
     listen::Accepted,
     mode::{self, First, Speaks, Spoke},
     orig_dst::original_destination,
@@ -72,9 +72,7 @@ async fn admit(context: &Context, record: &Record, stream: TcpStream) -> Result<
     let Some(snapshot) = context.snapshots.borrow().clone() else {
         return Err((Refusal::NoPolicy, Some(End::Plain(stream))));
     };
-    if let Some(workload) = snapshot.outbound.workload(record.live().source.ip()) {
-        record.peer_workload(workload);
-    }
+    introduce::ask(context, &snapshot, record);
     let admission = Admission { context, record, snapshot, destination };
     let deadline = Instant::now() + context.config.handshake_timeout;
     match admission.snapshot.inbound.mode(destination.port()).mode {
@@ -132,6 +130,7 @@ impl Admission<'_> {
             })?;
         drop(turn);
         self.record.secured(stream.peer(), stream.handshake_took());
+        introduce::wait(self.context, self.record).await;
         let remote = End::Mesh(Box::new(stream));
         match self.dial().await {
             Ok(application) => Ok(Admitted { remote, application, first: Vec::new() }),
@@ -153,7 +152,8 @@ impl Admission<'_> {
     }
 
     async fn permissive(&self, mut stream: TcpStream, deadline: Instant) -> Result<Admitted, Refused> {
-        let in_mesh = self.snapshot.inbound.source_in_mesh(self.record.live().source.ip());
+        let in_mesh =
+            introduce::wait(self.context, self.record).await.is_some_and(|workload| workload.in_mesh);
         let config = &self.context.config;
         let until = if in_mesh { deadline } else { mode::deadline(config.permissive_wait) };
         let first = match mode::first_bytes(&mut stream, Vec::new(), until).await {

@@ -5,15 +5,17 @@
 //! authorize (the policy crate) → `copy` → `record`. `outbound` and `inbound` are mirror images that
 //! hold only that story. Around them: `worker` (threads and their connections), `drain`, `limits`, `fence`
 //! (an application that was cut off for too long stays so), `probe` (a bare connect learns of a refusal), `discovery` and `credentials` (what the story is
-//! decided by), `admin`, `metrics` and `access_log` (what others can see), `config` (every setting, in one
+//! decided by; `control_plane` reaches the servers that tell both), `admin`, `metrics` and `access_log` (what others can see), `config` (every setting, in one
 //! table), `data_plane` (how all of it is put together) and `parent` (the small process that keeps the
 //! sockets while a crashed data plane is started again).
 
 pub mod access_log;
 pub mod admin;
+pub mod app_probe;
 pub mod black_hole;
 pub mod config;
 pub mod connect;
+mod control_plane;
 pub mod copy;
 pub mod credentials;
 pub mod data_plane;
@@ -22,6 +24,7 @@ pub mod drain;
 pub mod ending;
 pub mod fence;
 pub mod inbound;
+mod introduce;
 pub mod ledger;
 pub mod limits;
 mod line_queue;
@@ -42,5 +45,6 @@ pub mod snapshot;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;
+pub mod wait;
 pub mod watched_file;
 pub mod worker;

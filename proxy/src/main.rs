@@ -1,7 +1,7 @@
 //! `ringmail-proxy`: the sidecar. Binds its ports before anything else, then serves them in a data plane
 //! that a small parent process starts again when it crashes.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use ringmail_proxy::{
@@ -9,7 +9,7 @@ use ringmail_proxy::{
     data_plane::{self, DataPlane, DataPlaneError},
     listen::Sockets,
     parent::Parent,
-    telemetry,
+    telemetry, wait,
 };
 
 fn main() -> ExitCode {
@@ -31,19 +31,24 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         print!("{}", page.text());
         return Ok(0);
     }
-    let file = cli.config.unwrap_or_default();
+    let file = cli.config;
     if cli.data_plane {
         DataPlane::of_parent(file)?.run()?;
         return Ok(0);
     }
-    let (loaded, text) = data_plane::settings(&file)?;
+    let (loaded, text) = data_plane::settings(file.as_deref())?;
+    if let Some(seconds) = cli.wait {
+        wait::until_ready(loaded.config.health_port, Duration::from_secs(seconds))?;
+        return Ok(0);
+    }
     let sockets = Sockets::bind(&loaded.config)?;
     if cli.no_parent {
         DataPlane::alone(file, loaded, sockets).run()?;
         return Ok(0);
     }
     telemetry::init(&loaded.config.log_level, loaded.config.log_format)?;
-    let arguments = vec![OsString::from("--config"), file.into_os_string()];
+    let arguments =
+        file.map(|file| vec![OsString::from("--config"), file.into_os_string()]).unwrap_or_default();
     let code = Parent::new(sockets, text, arguments)?.run()?;
     Ok(u8::try_from(code).unwrap_or(1))
 }

@@ -66,35 +66,40 @@ async fn reach(context: &Context, record: &Record, application: &TcpStream) -> R
     let destination = original_destination(application, Direction::Outbound, &context.own)
         .map_err(|error| untold(error.into()))?;
     record.destination(destination);
-    let (remote, expected) = dial(context, record, destination).await.map_err(untold)?;
-    let End::Mesh(stream) = remote else { return Ok(remote) };
-    match route::confirm(&context.snapshots, destination, expected, &stream.peer().id).await {
+    let (next, decided_by) = route::resolve(&context.snapshots, &context.asker, &context.config, destination)
+        .await
+        .map_err(|error| untold(error.into()))?;
+    record.decided_by(&decided_by);
+    let (stream, address, expected) = match dial(context, record, next).await.map_err(untold)? {
+        Dialled::Outside(remote) => return Ok(remote),
+        Dialled::Mesh { stream, address, expected } => (stream, address, expected),
+    };
+    match route::confirm(&context.snapshots, address, expected, &stream.peer().id).await {
         Ok(()) => Ok(End::Mesh(stream)),
         Err(mismatch) => Err((mismatch.into(), Some(stream))),
     }
 }
 
-/// The other leg, and who may be at its end: nobody in particular where it leaves the mesh.
-async fn dial(
-    context: &Context,
-    record: &Record,
-    destination: SocketAddr,
-) -> Result<(End, Arc<[SpiffeId]>), Refusal> {
-    let (next, decided_by) = route::resolve(&context.snapshots, &context.config, destination).await?;
-    record.decided_by(&decided_by);
+/// The other leg.
+enum Dialled {
+    Mesh { stream: Box<MeshStream>, address: SocketAddr, expected: Arc<[SpiffeId]> },
+    Outside(End),
+}
+
+async fn dial(context: &Context, record: &Record, next: Next) -> Result<Dialled, Refusal> {
     match next {
-        Next::Outside { reason, workload } => {
+        Next::Outside { address, reason, workload } => {
             record.protection(Protection::Outside(reason));
             if let Some(workload) = &workload {
                 record.peer_workload(workload);
             }
-            Ok((End::Plain(connect::dial(destination, &context.config).await?), Arc::default()))
+            Ok(Dialled::Outside(End::Plain(connect::dial(address, &context.config).await?)))
         }
-        Next::Mesh { identities, workload } => {
+        Next::Mesh { address, identities, workload } => {
             record.peer_workload(&workload);
-            let tcp = connect::dial(destination, &context.config).await?;
-            let stream = secure(context, record, tcp, destination.ip()).await?;
-            Ok((End::Mesh(Box::new(stream)), identities))
+            let tcp = connect::dial(address, &context.config).await?;
+            let stream = Box::new(secure(context, record, tcp, address.ip()).await?);
+            Ok(Dialled::Mesh { stream, address, expected: identities })
         }
     }
 }

@@ -1,16 +1,19 @@
 //! Where an outbound connection goes: to a mesh peer with its expected identity, outside, or nowhere.
 //!
 //! An address inside the cluster's own ranges that discovery does not know yet is waited for, never
-//! sent in plaintext.
+//! sent in plaintext. A Service's address is never dialled where an endpoint is in the mesh: behind it nobody could be
+//! verified.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ringmail_identity::SpiffeId;
-use ringmail_policy::{Origin, OutsideReason, RefusedReason, Route, Workload};
+use ringmail_policy::{Origin, Outbound, OutsideReason, RefusedReason, Route, Workload};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     config::{Config, OutboundOutside},
+    credentials::random,
+    discovery::Asker,
     reason::Reason,
     snapshot::{Snapshot, Snapshots},
 };
@@ -24,6 +27,8 @@ const REASK_WAIT: Duration = Duration::from_secs(1);
 pub enum Next {
     /// Mutual TLS, with one of these identities at the other end.
     Mesh {
+        /// Where to dial: what the application dialled, or an endpoint of that Service.
+        address: SocketAddr,
         /// Identities that the peer may have.
         identities: Arc<[SpiffeId]>,
         /// What discovery knows of it.
@@ -31,6 +36,8 @@ pub enum Next {
     },
     /// As it is, for this reason.
     Outside {
+        /// Where to dial.
+        address: SocketAddr,
         /// Why it is not protected.
         reason: OutsideReason,
         /// What discovery knows of it.
@@ -72,6 +79,16 @@ pub enum RouteError {
         /// What asks for it.
         decided_by: Origin,
     },
+    /// Discovery has not said who answers at the address.
+    #[error("discovery has not said who answers at {destination}, waited {waited:?}{}", because(.trouble))]
+    Unanswered {
+        /// Where it wanted to go.
+        destination: SocketAddr,
+        /// How long discovery was waited for.
+        waited: Duration,
+        /// Why it does not answer.
+        trouble: Option<String>,
+    },
     /// Discovery does not know the address.
     #[error("{destination} is inside mesh_ranges and discovery does not know it, waited {waited:?}")]
     Unknown {
@@ -80,6 +97,10 @@ pub enum RouteError {
         /// How long discovery was waited for.
         waited: Duration,
     },
+}
+
+fn because(trouble: &Option<String>) -> String {
+    trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default()
 }
 
 fn list(identities: &[SpiffeId]) -> String {
@@ -93,18 +114,19 @@ impl RouteError {
             Self::Identity { .. } => Reason::IdentityMismatch,
             Self::NoPolicy(_) => Reason::NoPolicy,
             Self::OutsideRefused { .. } => Reason::OutsideRefused,
-            Self::Unknown { .. } => Reason::UnknownDestination,
+            Self::Unanswered { .. } | Self::Unknown { .. } => Reason::UnknownDestination,
             Self::Unsupported { .. } => Reason::DestinationRuleUnsupported,
         }
     }
 }
 
-/// Decides, waiting for discovery up to the settings' `unknown_wait`.
+/// Decides, asking discovery and waiting for it up to the settings' `unknown_wait`.
 ///
 /// # Errors
 /// [`RouteError`], which names the destination.
 pub async fn resolve(
     snapshots: &Snapshots,
+    asker: &Asker,
     config: &Config,
     destination: SocketAddr,
 ) -> Result<(Next, Origin), RouteError> {
@@ -113,36 +135,86 @@ pub async fn resolve(
     let mut snapshots = snapshots.clone();
     loop {
         let known = snapshots.borrow_and_update().clone();
-        match known.as_deref().map(|snapshot| snapshot.outbound.route(destination)) {
-            Some(Route::Mesh { identities, workload, decided_by }) => {
-                return Ok((Next::Mesh { identities, workload }, decided_by));
-            }
-            Some(Route::Outside { reason, workload, decided_by }) => {
-                return outside(config, destination, reason, workload).map(|next| (next, decided_by));
-            }
-            Some(Route::Refused { reason, decided_by, .. }) => {
-                return Err(RouteError::Unsupported { destination, reason, decided_by });
-            }
-            Some(Route::Unknown) | None => {}
+        let (address, route) = match &known {
+            Some(known) => through_service(&known.outbound, destination, Outbound::route),
+            None => (destination, Route::Unknown),
+        };
+        if let Some(decided) = decide(config, address, route) {
+            return decided;
         }
-        if !matches!(timeout_at(deadline, snapshots.changed()).await, Ok(Ok(()))) {
-            return Err(match known {
-                Some(_) => RouteError::Unknown { destination, waited },
-                None => RouteError::NoPolicy(waited),
-            });
+        let is_open = known.as_ref().is_some_and(|known| known.outbound.is_open(address.ip()));
+        if is_open {
+            asker.ask(address.ip());
         }
+        if matches!(timeout_at(deadline, snapshots.changed()).await, Ok(Ok(()))) {
+            continue;
+        }
+        return match known {
+            None => Err(RouteError::NoPolicy(waited)),
+            Some(_) if !is_open => Err(RouteError::Unknown { destination, waited }),
+            Some(known) => {
+                let (address, route) =
+                    through_service(&known.outbound, destination, Outbound::route_unanswered);
+                let trouble = asker.trouble();
+                decide(config, address, route).unwrap_or(Err(RouteError::Unanswered {
+                    destination,
+                    waited,
+                    trouble,
+                }))
+            }
+        };
+    }
+}
+
+/// Where to dial, and how: a Service stands for one of its endpoints.
+fn through_service(
+    outbound: &Outbound,
+    destination: SocketAddr,
+    route: fn(&Outbound, SocketAddr) -> Route,
+) -> (SocketAddr, Route) {
+    match route(outbound, destination) {
+        Route::Service { endpoints, .. } => {
+            let endpoint = one_of(&endpoints).unwrap_or(destination);
+            (endpoint, route(outbound, endpoint))
+        }
+        decided @ (Route::Mesh { .. } | Route::Outside { .. } | Route::Refused { .. } | Route::Unknown) => {
+            (destination, decided)
+        }
+    }
+}
+
+fn one_of(endpoints: &[SocketAddr]) -> Option<SocketAddr> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a small number")]
+    let place = (endpoints.len() as f64 * random()) as usize;
+    endpoints.get(place).or(endpoints.first()).copied()
+}
+
+/// Nothing while it is not known who answers.
+fn decide(config: &Config, address: SocketAddr, route: Route) -> Option<Result<(Next, Origin), RouteError>> {
+    match route {
+        Route::Mesh { identities, workload, decided_by } => {
+            Some(Ok((Next::Mesh { address, identities, workload }, decided_by)))
+        }
+        Route::Outside { reason, workload, decided_by } => {
+            Some(outside(config, address, reason, workload).map(|next| (next, decided_by)))
+        }
+        Route::Refused { reason, decided_by, .. } => {
+            Some(Err(RouteError::Unsupported { destination: address, reason, decided_by }))
+        }
+        // An endpoint is never a Service's own address.
+        Route::Service { .. } | Route::Unknown => None,
     }
 }
 
 fn outside(
     config: &Config,
-    destination: SocketAddr,
+    address: SocketAddr,
     reason: OutsideReason,
     workload: Option<Arc<Workload>>,
 ) -> Result<Next, RouteError> {
     match config.outbound_outside {
-        OutboundOutside::Passthrough => Ok(Next::Outside { reason, workload }),
-        OutboundOutside::Refuse => Err(RouteError::OutsideRefused { destination, reason }),
+        OutboundOutside::Passthrough => Ok(Next::Outside { address, reason, workload }),
+        OutboundOutside::Refuse => Err(RouteError::OutsideRefused { destination: address, reason }),
     }
 }
 
@@ -181,6 +253,6 @@ pub async fn confirm(
 fn identities(snapshot: &Snapshot, destination: SocketAddr) -> Option<Arc<[SpiffeId]>> {
     match snapshot.outbound.route(destination) {
         Route::Mesh { identities, .. } => Some(identities),
-        Route::Outside { .. } | Route::Refused { .. } | Route::Unknown => None,
+        Route::Outside { .. } | Route::Refused { .. } | Route::Service { .. } | Route::Unknown => None,
     }
 }

@@ -13,10 +13,10 @@ use tokio::sync::watch;
 pub struct Snapshot {
     /// Grows by one with every snapshot that was applied.
     pub version: u64,
-    /// Modes and authorization of this pod's own ports.
-    pub inbound: Inbound,
+    /// Modes and authorization of this pod's own ports; the same one while nothing of it has changed.
+    pub inbound: Arc<Inbound>,
     /// The mesh as seen from this pod.
-    pub outbound: Outbound,
+    pub outbound: Arc<Outbound>,
 }
 
 /// The receiving end of discovery: `None` until the first complete snapshot.

@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use ringmail_policy::Inbound;
 use tokio::{
     runtime::Builder,
     sync::{mpsc, watch},
@@ -29,6 +30,7 @@ use tokio::{
 use crate::{
     access_log::AccessLog,
     config::Config,
+    discovery::Asker,
     fence::{Absence, Fence},
     inbound,
     ledger::Ledger,
@@ -62,6 +64,8 @@ pub struct Context {
     pub limits: Arc<Limits>,
     /// What policy and discovery decide.
     pub snapshots: Snapshots,
+    /// The way to ask discovery about an address.
+    pub asker: Asker,
     /// Who this proxy is, and whom it trusts.
     pub credentials: CredentialsRx,
     /// Whether the application may be reached.
@@ -102,6 +106,8 @@ pub struct Wiring {
     pub access_log: AccessLog,
     /// What policy and discovery decide.
     pub snapshots: Snapshots,
+    /// The way to ask discovery about an address.
+    pub asker: Asker,
     /// Who this proxy is.
     pub credentials: CredentialsRx,
     /// Whether the application may be reached.
@@ -157,6 +163,7 @@ impl Workers {
                 ledgers: Arc::clone(&ledgers),
                 limits: Arc::clone(&limits),
                 snapshots: wiring.snapshots.clone(),
+                asker: wiring.asker.clone(),
                 credentials: wiring.credentials.clone(),
                 fence: Arc::clone(&wiring.fence),
                 ended: ended.clone(),
@@ -268,6 +275,7 @@ struct Worker {
     ledgers: Arc<[Arc<Ledger>]>,
     limits: Arc<Limits>,
     snapshots: Snapshots,
+    asker: Asker,
     credentials: CredentialsRx,
     fence: Arc<Fence>,
     ended: watch::Receiver<Option<Reason>>,
@@ -293,12 +301,14 @@ impl Worker {
             ledgers: self.ledgers,
             limits: self.limits,
             snapshots: self.snapshots.clone(),
+            asker: self.asker,
             credentials: self.credentials.clone(),
             fence: Arc::clone(&self.fence),
             registry: Rc::clone(&registry),
         });
         let (mut snapshots, mut credentials, mut ended) = (self.snapshots, self.credentials, self.ended);
         let mut fence = self.fence.watch();
+        let mut applied: Option<Arc<Inbound>> = None;
         let mut probe = interval(PROBE_INTERVAL);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -307,7 +317,11 @@ impl Worker {
                 Some((next, load)) = accepted.recv() => start(&context, next, load),
                 Ok(()) = snapshots.changed() => {
                     if let Some(snapshot) = snapshots.borrow_and_update().as_deref() {
-                        registry.apply_policy(&snapshot.inbound);
+                        // What is known of other addresses changes often, and no inbound connection by it.
+                        if applied.as_ref().is_none_or(|applied| !Arc::ptr_eq(applied, &snapshot.inbound)) {
+                            registry.apply_policy(&snapshot.inbound);
+                            applied = Some(Arc::clone(&snapshot.inbound));
+                        }
                     }
                 }
                 Ok(()) = credentials.changed() => {

@@ -26,7 +26,7 @@ fn a_data_plane_whose_worker_is_gone_ends_with_its_name() {
          cert_file: {own}/tls.crt\nkey_file: {own}/tls.key\nbundle_file: {own}/ca.crt\nstate_dir: {own}/state\n"
     );
     fs::write(&file, settings).unwrap();
-    let (loaded, _) = data_plane::settings(&file).unwrap();
+    let (loaded, _) = data_plane::settings(Some(&file)).unwrap();
     // A descriptor that the kernel does not watch, as when it is out of watches.
     let unwatchable = TcpListener::from(OwnedFd::from(File::open(&file).unwrap()));
     let admin = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -34,7 +34,7 @@ fn a_data_plane_whose_worker_is_gone_ends_with_its_name() {
     let (ended, wait) = mpsc::channel();
     // Not waited for where it does not end: that is the fault this test is about.
     thread::spawn(move || {
-        let error = DataPlane::alone(file, loaded, sockets).run().unwrap_err();
+        let error = DataPlane::alone(Some(file), loaded, sockets).run().unwrap_err();
         ended.send((error.to_string(), error.exit_code())).unwrap();
     });
     let error = wait.recv_timeout(PATIENCE).unwrap();

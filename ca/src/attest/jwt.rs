@@ -15,11 +15,10 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use ringmail_identity::{SpiffeId, TrustDomain};
 use serde::Deserialize;
 
-use super::{AttestError, Attesting, Attestor, SourceError};
+use super::{AttestError, Attesting, Attestor, Caller, SourceError, service_account};
 
 /// Clocks of a token's issuer and of this CA may differ by this much.
 const CLOCK_SKEW_SECONDS: u64 = 30;
-const SUBJECT_PREFIX: &str = "system:serviceaccount:";
 const MIN_RSA_MODULUS_BYTES: usize = 256;
 
 /// What a token must say.
@@ -77,7 +76,7 @@ impl JwtAttestor {
         let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &self.validation(key.algorithm))
             .map_err(|e| refusal(e.kind()))?
             .claims;
-        self.identity(&claims.sub)
+        service_account(&claims.sub, &self.rules.trust_domain)
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
@@ -93,19 +92,11 @@ impl JwtAttestor {
         validation.set_required_spec_claims(&required);
         validation
     }
-
-    fn identity(&self, subject: &str) -> Result<SpiffeId, AttestError> {
-        let refused = || AttestError::Subject(subject.to_owned());
-        let rest = subject.strip_prefix(SUBJECT_PREFIX).ok_or_else(refused)?;
-        let (namespace, account) = rest.split_once(':').ok_or_else(refused)?;
-        // A further colon is no path character, so the grammar refuses it.
-        SpiffeId::for_service_account(&self.rules.trust_domain, namespace, account).map_err(|_| refused())
-    }
 }
 
 impl Attestor for JwtAttestor {
     fn attest<'a>(&'a self, token: &'a str) -> Attesting<'a> {
-        Box::pin(async move { self.verify(token) })
+        Box::pin(async move { self.verify(token).map(Caller::from) })
     }
 
     fn files(&self) -> Vec<PathBuf> {

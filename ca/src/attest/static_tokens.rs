@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{Digest, SHA256, digest};
 use ringmail_identity::{SpiffeId, TrustDomain};
 use serde::Deserialize;
 
-use super::{AttestError, Attesting, Attestor, SourceError, check_token, is_jwt_shaped};
+use super::{AttestError, Attesting, Attestor, Caller, SourceError, check_token, is_jwt_shaped};
 
 /// A file of static tokens.
 pub struct StaticTokens {
@@ -55,7 +55,7 @@ impl StaticTokens {
 
 impl Attestor for StaticTokens {
     fn attest<'a>(&'a self, token: &'a str) -> Attesting<'a> {
-        Box::pin(async move { self.find(token) })
+        Box::pin(async move { self.find(token).map(Caller::from) })
     }
 
     fn files(&self) -> Vec<PathBuf> {

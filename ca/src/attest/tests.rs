@@ -36,7 +36,7 @@ proptest! {
     #[test]
     fn random_tokens_never_panic_and_prove_nothing(token in "[ -~]{0,200}|[a-zA-Z0-9_-]{0,80}\\.[a-zA-Z0-9_-]{0,80}\\.[a-zA-Z0-9_-]{0,80}") {
         let folder = tempfile::tempdir().unwrap();
-        let trust_domain: ringmail_identity::TrustDomain = "cluster.local".parse().unwrap();
+        let trust_domain: TrustDomain = "cluster.local".parse().unwrap();
         let (keys, tokens) = (folder.path().join("jwks"), folder.path().join("tokens"));
         std::fs::write(&keys, r#"{"keys":[]}"#).unwrap();
         std::fs::write(&tokens, "[]").unwrap();

@@ -1,13 +1,14 @@
-//! A signing key mounted as a folder, under the file names that the field's tools write.
+//! A signing key in a mounted folder or in a Secret, under the file names that the field's tools write.
 //!
 //! Two conventions exist: Istio's `cacerts` and the Secret of a cert-manager certificate. Which one
-//! a folder holds is decided by what is in it; a folder with parts of both is refused, because
+//! a place holds is decided by what is in it; a place with parts of both is refused, because
 //! guessing which key was meant is not for us.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Parts, certificates, private_key};
+use crate::cluster::Content;
 
 const CACERTS: Convention = Convention {
     signer: "ca-cert.pem",
@@ -31,12 +32,50 @@ impl Convention {
         [self.signer, self.key, self.roots]
     }
 
-    fn begun(&self, folder: &Path) -> bool {
-        self.required().iter().any(|name| folder.join(name).exists())
+    fn begun(&self, place: &Place<'_>) -> bool {
+        self.required().into_iter().any(|name| place.has(name))
     }
 }
 
-/// Why a mounted folder cannot be used.
+/// Where the files are; in errors each is a path.
+enum Place<'a> {
+    Folder(PathBuf),
+    Secret(PathBuf, &'a Content),
+}
+
+impl Place<'_> {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Folder(path) | Self::Secret(path, _) => path,
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match self {
+            Self::Folder(folder) => folder.join(name).exists(),
+            Self::Secret(_, content) => content.contains_key(name),
+        }
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Folder(folder) => std::fs::read(folder.join(name)),
+            Self::Secret(_, content) => {
+                content.get(name).map(|value| value.0.clone()).ok_or_else(|| io::ErrorKind::NotFound.into())
+            }
+        }
+    }
+
+    fn read_as<T>(&self, name: &str, parse: fn(&[u8]) -> Result<T, String>) -> Result<T, MountedError> {
+        let path = self.path().join(name);
+        match self.read(name) {
+            Ok(text) => parse(&text).map_err(|error| MountedError::Content { path, error }),
+            Err(error) => Err(MountedError::Read { path, error }),
+        }
+    }
+}
+
+/// Why a mounted folder or a Secret cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MountedError {
     /// Files of both conventions are there.
@@ -71,29 +110,32 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// Reads the folder under whichever convention it follows.
 pub(crate) fn read(folder: &Path) -> Result<Parts, MountedError> {
-    let folder = &generation(folder);
-    let convention = match (CACERTS.begun(folder), CERT_MANAGER.begun(folder)) {
+    parts(&Place::Folder(generation(folder)))
+}
+
+/// Reads the content of the Secret called `origin`.
+pub(crate) fn read_secret(origin: &str, content: &Content) -> Result<Parts, MountedError> {
+    parts(&Place::Secret(origin.into(), content))
+}
+
+fn parts(place: &Place<'_>) -> Result<Parts, MountedError> {
+    let convention = match (CACERTS.begun(place), CERT_MANAGER.begun(place)) {
         (true, false) => CACERTS,
         (false, true) => CERT_MANAGER,
-        (true, true) => return Err(MountedError::Ambiguous(folder.to_path_buf())),
-        (false, false) => return Err(MountedError::Empty(folder.to_path_buf())),
+        (true, true) => return Err(MountedError::Ambiguous(place.path().to_path_buf())),
+        (false, false) => return Err(MountedError::Empty(place.path().to_path_buf())),
     };
-    let mut chain = read_as(&folder.join(convention.signer), certificates)?;
-    if let Some(path) = convention.chain.map(|name| folder.join(name)).filter(|path| path.exists()) {
-        chain.extend(read_as(&path, certificates)?);
+    let mut chain = place.read_as(convention.signer, certificates)?;
+    if let Some(name) = convention.chain.filter(|name| place.has(name)) {
+        chain.extend(place.read_as(name, certificates)?);
     }
-    let roots = read_as(&folder.join(convention.roots), certificates)?;
-    let key = read_as(&folder.join(convention.key), private_key)?;
-    Ok(Parts { origin: folder.display().to_string(), chain, key, roots })
+    let roots = place.read_as(convention.roots, certificates)?;
+    let key = place.read_as(convention.key, private_key)?;
+    Ok(Parts { origin: place.path().display().to_string(), chain, key, roots })
 }
 
 /// A mounted Secret is swapped as a whole behind `..data`; reading inside the resolved folder keeps
 /// the files of one generation together.
 fn generation(folder: &Path) -> PathBuf {
     folder.join("..data").canonicalize().unwrap_or_else(|_| folder.to_path_buf())
-}
-
-fn read_as<T>(path: &Path, parse: fn(&[u8]) -> Result<T, String>) -> Result<T, MountedError> {
-    let text = std::fs::read(path).map_err(|error| MountedError::Read { path: path.to_path_buf(), error })?;
-    parse(&text).map_err(|error| MountedError::Content { path: path.to_path_buf(), error })
 }

@@ -253,7 +253,8 @@ fn warn_of_readers(path: &Path) {
     }
 }
 
-fn self_signed_root(
+/// A new root of this trust domain with its key.
+pub(crate) fn self_signed_root(
     trust_domain: &TrustDomain,
     now: SystemTime,
 ) -> Result<(CertificateDer<'static>, KeyPair), rcgen::Error> {

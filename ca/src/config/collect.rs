@@ -85,12 +85,7 @@ impl Collected {
         for (name, value) in environment.iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)) {
             match SETTINGS.iter().find(|setting| variable(setting) == *name) {
                 Some(setting) => {
-                    let values = if setting.repeats {
-                        value.split(',').map(|v| v.trim().to_owned()).collect()
-                    } else {
-                        vec![value.clone()]
-                    };
-                    self.offer(setting, name.clone(), values);
+                    self.offer(setting, name.clone(), split(setting, value));
                 }
                 None => self.warnings.push(format!("{name}: no such setting")),
             }
@@ -133,10 +128,19 @@ pub fn collect(
     }
     collected.warnings.retain(|warning| !warning.starts_with("RINGMAIL_CA_CONFIG:"));
     for setting in SETTINGS {
-        let values = setting.default.map(|text| vec![text.to_owned()]);
+        let values = setting.default.map(|text| split(setting, text));
         collected.offer(setting, "default".to_owned(), values.unwrap_or_default());
     }
     Ok(collected)
+}
+
+/// Several values in one text are separated by commas.
+fn split(setting: &Setting, text: &str) -> Vec<String> {
+    if setting.repeats {
+        text.split(',').map(|v| v.trim().to_owned()).collect()
+    } else {
+        vec![text.to_owned()]
+    }
 }
 
 fn command() -> Command {
@@ -147,6 +151,9 @@ fn command() -> Command {
     Command::new("ringmail-ca")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Issues SPIFFE certificates to the workloads of a mesh")
+        .after_help(
+            "`ringmail-ca rotate-root --help` is about rotating a self-signed root that lives in a Secret.",
+        )
         .arg(config)
         .args(SETTINGS.iter().map(argument))
 }

@@ -47,11 +47,21 @@ pub const SETTINGS: &[Setting] = &[
         "DIR",
         "Mounted signing key: Istio's cacerts or cert-manager's file names; followed while running",
     ),
+    setting(
+        "ca-secret",
+        "NAME",
+        "Secret with a signing key, under the same names as in a folder; followed while running",
+    ),
     setting("state-dir", "DIR", "Folder of the self-signed root"),
+    setting(
+        "root-secret",
+        "NAME",
+        "Secret of the self-signed root, shared by all replicas; followed while running",
+    ),
     setting(
         "self-signed-root",
         "create|existing",
-        "What an empty state folder means: make a root, or refuse to start",
+        "What an empty state folder or an absent root secret means: make a root, or refuse to start",
     )
     .default("create"),
     setting(
@@ -71,11 +81,36 @@ pub const SETTINGS: &[Setting] = &[
         "YAML list of {token, namespace, service_account}; followed while running",
     ),
     setting("jwks", "FILE", "JSON Web Key Set that JWTs are verified against; followed while running"),
+    setting(
+        "token-review",
+        "",
+        "Have the Kubernetes API server judge JWTs, and look at the pods they are bound to",
+    )
+    .switch(),
+    setting(
+        "token-review-audience",
+        "NAME",
+        "Audience that a token may be for, when the API server judges it",
+    )
+    .repeats()
+    .default("ringmail-ca,istio-ca"),
     setting("audience", "NAME", "Audience that a JWT must name").default("ringmail-ca"),
     setting("issuer", "NAME", "Issuer that a JWT must name; not checked when absent"),
     setting("ttl", "DURATION", "Lifetime of a leaf when the request names none").default("24h"),
     setting("max-ttl", "DURATION", "Longest lifetime given; more is refused").default("90d"),
     setting("bundle-out", "FILE", "File that always holds the bundle, replaced atomically"),
+    setting("distribute-bundle", "", "Keep the bundle in ConfigMap ringmail-ca-root-cert of the namespaces")
+        .switch(),
+    setting("bundle-namespaces", "SELECTOR", "Label selector of the namespaces that get the ConfigMap")
+        .default("kubernetes.io/metadata.name notin (kube-system,kube-public,kube-node-lease)"),
+    setting(
+        "serve-names",
+        "NAMESPACE/ACCOUNT=NAME,..",
+        "DNS names of a server of the mesh's own, beside its SPIFFE ID in its leaf",
+    )
+    .repeats(),
+    setting("kubeconfig", "FILE", "How to reach the API server; without it, as a pod's service account"),
+    setting("namespace", "NAME", "The CA's own namespace; without it, the service account's"),
     setting("serving-name", "NAME", "Further DNS name or IP address of the serving certificate").repeats(),
     setting("handshake-timeout", "DURATION", "From accept to a complete TLS handshake").default("10s"),
     setting("request-timeout", "DURATION", "From a request's headers to its answer").default("10s"),

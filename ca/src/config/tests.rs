@@ -60,8 +60,8 @@ fn all_faults_are_reported_together_with_name_value_and_place() {
         "serving-name=\"a b\" (flag --serving-name): expected a DNS name or an IP address",
         "tll (",
         "audience (",
-        "ca-dir, state-dir: expected exactly one",
-        "static-tokens, jwks: expected at least one",
+        "ca-dir, ca-secret, root-secret, state-dir: expected exactly one",
+        "static-tokens, jwks, token-review: expected at least one",
     ] {
         assert!(faults.iter().any(|fault| fault.starts_with(expected)), "{expected}: {faults:#?}");
     }
@@ -79,6 +79,40 @@ fn an_unknown_variable_with_our_prefix_is_a_warning() {
 fn the_key_comes_from_one_place_only() {
     let both = [&REQUIRED[..], &["--ca-dir", "/ca"]].concat();
     assert!(settings(&both, &[]).unwrap_err().to_string().contains("exactly one"));
+}
+
+#[test]
+fn kubernetes_is_asked_for_nothing_unless_told_so() {
+    assert!(!settings(&REQUIRED, &[]).unwrap().needs_cluster());
+    for flags in [
+        &["--root-secret", "ringmail-ca-root", "--static-tokens", "/tokens"][..],
+        &["--ca-secret", "cacerts", "--static-tokens", "/tokens"],
+        &["--state-dir", "/state", "--token-review"],
+        &["--state-dir", "/state", "--static-tokens", "/tokens", "--distribute-bundle"],
+    ] {
+        assert!(settings(flags, &[]).unwrap().needs_cluster(), "{flags:?}");
+    }
+    let flags = ["--state-dir", "/state", "--token-review"];
+    assert_eq!(settings(&flags, &[]).unwrap().token_review.unwrap(), ["ringmail-ca", "istio-ca"]);
+    let one = [&flags[..], &["--token-review-audience", "mine"]].concat();
+    assert_eq!(settings(&one, &[]).unwrap().token_review.unwrap(), ["mine"]);
+    let both = [&flags[..], &["--jwks", "/jwks"]].concat();
+    assert!(settings(&both, &[]).unwrap_err().to_string().starts_with("jwks, token-review:"));
+}
+
+#[test]
+fn serve_names_are_read_from_flags_and_from_one_variable() {
+    let identity = |account: &str| format!("spiffe://cluster.local/ns/{account}").parse().unwrap();
+    let flags = [&REQUIRED[..], &["--serve-names", "a/b=c,d", "--serve-names", "e/f=g"]].concat();
+    let by_flags = settings(&flags, &[]).unwrap().serve_names;
+    let by_variable =
+        settings(&REQUIRED, &[("RINGMAIL_CA_SERVE_NAMES", "a/b=c, d,e/f=g")]).unwrap().serve_names;
+    assert_eq!(by_flags, by_variable);
+    assert_eq!(by_flags.of(&identity("a/sa/b")), ["c", "d"]);
+    let wrong = [&REQUIRED[..], &["--serve-names", "control=x"]].concat();
+    assert!(
+        settings(&wrong, &[]).unwrap_err().to_string().contains("expected <namespace>/<service account>=")
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@ use super::*;
 use crate::authority::self_signed::{FirstRoot, StateFolder};
 use crate::authority::{Source, certificate_pem};
 use rcgen::{PKCS_RSA_SHA256, RsaKeySize};
+use std::sync::LazyLock;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
@@ -27,6 +28,11 @@ fn request(key: &KeyPair) -> RequestedKey {
 
 fn identity() -> SpiffeId {
     "spiffe://cluster.local/ns/ignite/sa/node".parse().unwrap()
+}
+
+fn subject() -> Subject<'static> {
+    static IDENTITY: LazyLock<SpiffeId> = LazyLock::new(identity);
+    Subject { identity: &IDENTITY, dns_names: &[] }
 }
 
 fn seconds(time: SystemTime) -> i64 {
@@ -92,7 +98,7 @@ fn a_leaf_carries_exactly_the_profile() {
         ),
     ];
     for (key, key_usage) in cases {
-        let leaf = workload_leaf(&authority, &request(&key), &identity(), HOUR, now).unwrap();
+        let leaf = workload_leaf(&authority, &request(&key), &subject(), HOUR, now).unwrap();
         let (rest, certificate) = X509Certificate::from_der(&leaf.certificate).unwrap();
         assert!(rest.is_empty());
         assert_eq!(certificate.version().0, 2, "X.509 version 3");
@@ -113,7 +119,7 @@ fn serial_numbers_are_random_and_long() {
     let now = SystemTime::now();
     let (authority, key) = (authority(now), request(&KeyPair::generate().unwrap()));
     let serials: std::collections::HashSet<_> =
-        (0..200).map(|_| workload_leaf(&authority, &key, &identity(), HOUR, now).unwrap().serial).collect();
+        (0..200).map(|_| workload_leaf(&authority, &key, &subject(), HOUR, now).unwrap().serial).collect();
     assert_eq!(serials.len(), 200);
     assert!(serials.iter().all(|serial| serial.len() == 2 * SERIAL_BYTES));
 }
@@ -124,10 +130,10 @@ fn no_leaf_outlives_its_signer_and_an_expired_signer_signs_nothing() {
     let (authority, key) = (authority(now), request(&KeyPair::generate().unwrap()));
     let end = authority.not_after();
     let late = end - HOUR;
-    let leaf = workload_leaf(&authority, &key, &identity(), 24 * HOUR, late).unwrap();
+    let leaf = workload_leaf(&authority, &key, &subject(), 24 * HOUR, late).unwrap();
     assert_eq!(leaf.not_after, end);
     for past in [end, end + YEAR] {
-        let refused = workload_leaf(&authority, &key, &identity(), HOUR, past).unwrap_err();
+        let refused = workload_leaf(&authority, &key, &subject(), HOUR, past).unwrap_err();
         assert_eq!(refused, IssueError::SignerExpired);
     }
 }
@@ -165,7 +171,7 @@ fn the_serving_certificate_names_servers_and_no_workload() {
 fn the_response_is_leaf_intermediates_and_then_all_roots() {
     let now = SystemTime::now();
     let (authority, key) = (authority(now), request(&KeyPair::generate().unwrap()));
-    let leaf = workload_leaf(&authority, &key, &identity(), HOUR, now).unwrap();
+    let leaf = workload_leaf(&authority, &key, &subject(), HOUR, now).unwrap();
     let chain = authority.response_chain(&leaf.certificate);
     assert_eq!(chain, [certificate_pem(&leaf.certificate), authority.bundle_pem()]);
 }

@@ -37,7 +37,11 @@ fn faulty_settings_end_with_usage_and_all_faults() {
     let output = command.args(flags).stderr(Stdio::piped()).output().unwrap();
     assert_eq!(output.status.code(), Some(64));
     let faults = String::from_utf8(output.stderr).unwrap();
-    for expected in ["ttl=\"forever\"", "trust-domain=\"UPPER\"", "ca-dir, state-dir: expected exactly one"] {
+    for expected in [
+        "ttl=\"forever\"",
+        "trust-domain=\"UPPER\"",
+        "ca-dir, ca-secret, root-secret, state-dir: expected exactly one",
+    ] {
         assert!(faults.contains(expected), "{faults}");
     }
 }

@@ -9,8 +9,14 @@
 mod crash;
 mod hostile;
 mod issuing;
+mod kube_bundle;
+mod kube_real;
+mod kube_root;
+mod kube_rotation;
+mod kube_tokens;
 mod lifecycle;
 mod reference_page;
 mod refusals;
 mod rotation;
+mod serve_names;
 mod support;

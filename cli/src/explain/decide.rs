@@ -138,10 +138,15 @@ impl Course<'_> {
                 self.step("route", false, format!("refused ({}): {why}", reason.as_str()), decided_by);
                 Sent::Nothing
             }
+            // From files no Service is known.
+            Route::Service { service, .. } => {
+                self.step("route", true, "one endpoint of the Service is dialled", service.host.clone());
+                Sent::MutualTls
+            }
             Route::Unknown => {
                 let decision =
                     "refused (unknown_destination): inside mesh_ranges, and not known after unknown_wait";
-                self.step("route", false, decision, "no WorkloadEntry has the address");
+                self.step("route", false, decision, "no workload is known at the address");
                 Sent::Nothing
             }
         }
@@ -180,7 +185,7 @@ impl Course<'_> {
     fn bare_arrival(&mut self, sent: Sent) -> Outcome {
         let by = match &self.question.to.name {
             Some(name) => format!("WorkloadEntry {name}"),
-            None => "no WorkloadEntry has the address".to_owned(),
+            None => "no workload is known at the address".to_owned(),
         };
         if sent == Sent::MutualTls {
             self.step("mode", false, "refused: TLS is sent, and no sidecar answers it", by);
@@ -194,7 +199,7 @@ impl Course<'_> {
     fn mode(&mut self, inbound: &Inbound, sent: Sent) -> Option<Outcome> {
         let decision = inbound.mode(self.destination().port());
         let name = decision.mode.as_str();
-        let in_mesh = inbound.source_in_mesh(self.question.from.address);
+        let in_mesh = self.question.from.sidecar;
         let (outcome, text) = match (decision.mode, sent) {
             (_, Sent::Nothing) => (None, "nothing is sent"),
             (Mode::Disable, Sent::MutualTls) => {

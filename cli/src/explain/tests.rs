@@ -82,7 +82,7 @@ fn two_nodes_of_a_ring_speak_mutual_tls_and_each_decision_has_its_object() {
 
 #[test]
 fn each_way_to_be_refused_names_the_step_and_the_object_that_refuses() {
-    let unknown = "no WorkloadEntry has the address";
+    let unknown = "no workload is known at the address";
     for (policies, from, to, expected) in [
         (&[ENTRIES, STRICT][..], "10.9.9.9", "10.0.0.2:47500", ("mode", "PeerAuthentication ignite/default")),
         (&[ENTRIES], "ignite/n1", "10.0.0.99:47500", ("route", unknown)),

@@ -18,6 +18,7 @@ pub(crate) struct Kernel {
 pub(crate) struct Packet {
     pub(crate) in_interface: Option<String>,
     pub(crate) out_interface: Option<String>,
+    pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
     pub(crate) source_port: u16,
     pub(crate) destination_port: u16,
@@ -151,7 +152,7 @@ impl Packet {
                 "-m" | "--seconds" => true,
                 "--name" => is_note || self.noted_in.as_deref() == Some(value),
                 "-p" => value == self.protocol,
-                "-s" => false,
+                "-s" => value.parse::<IpNet>().unwrap().contains(&self.source),
                 "-d" => value.parse::<IpNet>().unwrap().contains(&self.destination),
                 "-i" => self.in_interface.as_deref() == Some(value),
                 "-o" => self.out_interface.as_deref() == Some(value),

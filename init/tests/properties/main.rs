@@ -41,6 +41,7 @@ prop_compose! {
         outbound in prop_oneof![Just(Ports::All), ports().prop_map(Ports::Only)],
         cidrs in prop_oneof![Just(Cidrs::All), networks().prop_map(Cidrs::Only)],
         (inbound_exclude, outbound_exclude, exclude_cidrs) in (ports(), ports(), networks()),
+        (outbound_add_ports, inbound_exclude_cidrs) in (ports(), networks()),
         uids in subsequence(USERS.to_vec(), 0..3),
         interfaces in subsequence(vec!["net1", "tun0"], 0..=2),
         (proxy_uid, proxy_gid) in (select(vec![1337, 2102]), select(vec![1337, 2102])),
@@ -50,6 +51,8 @@ prop_compose! {
         Settings {
             inbound_include_ports: inbound,
             inbound_exclude_ports: inbound_exclude,
+            inbound_exclude_cidrs,
+            outbound_add_ports,
             outbound_include_ports: outbound,
             outbound_exclude_ports: outbound_exclude,
             outbound_include_cidrs: cidrs,
@@ -73,17 +76,23 @@ prop_compose! {
     }
 }
 
+fn pairs_of_one_family() -> Vec<(&'static str, &'static str)> {
+    let pairs = ADDRESSES.into_iter().flat_map(|one| ADDRESSES.into_iter().map(move |other| (one, other)));
+    pairs.filter(|(one, other)| one.contains(':') == other.contains(':')).collect()
+}
+
 prop_compose! {
     fn inbound_packet()(
         interface in select(INTERFACES.to_vec()),
-        destination in select(ADDRESSES.to_vec()),
+        (source, destination) in select(pairs_of_one_family()),
         destination_port in select(PORTS.to_vec()),
         source_port in 32768u16..,
         state in select(vec!["NEW", "INVALID", "ESTABLISHED"]),
     ) -> Packet {
         Packet {
             in_interface: Some(interface.to_owned()), out_interface: None, owner: None, is_refusal: false,
-            destination: destination.parse().unwrap(), destination_port, source_port, state,
+            source: source.parse().unwrap(), destination: destination.parse().unwrap(),
+            destination_port, source_port, state,
             protocol: "tcp", noted_in: None,
         }
     }
@@ -102,7 +111,7 @@ prop_compose! {
         Packet {
             protocol: "tcp", noted_in: noted_in.map(str::to_owned),
             in_interface: None, out_interface: Some(interface.to_owned()), owner, is_refusal, state: "NEW",
-            destination: destination.parse().unwrap(), destination_port, source_port,
+            source: "10.1.2.3".parse().unwrap(), destination: destination.parse().unwrap(), destination_port, source_port,
         }
     }
 }
@@ -129,6 +138,7 @@ fn expected_inbound(settings: &Settings, packet: &Packet) -> Fate {
         || [15001, 15006].contains(&port)
         || settings.inbound_exclude_ports.contains(&port)
         || !settings.inbound_include_ports.contains(port)
+        || settings.inbound_exclude_cidrs.iter().any(|network| network.contains(&packet.source))
     {
         Fate::Untouched
     } else {
@@ -142,13 +152,14 @@ fn expected_outbound(settings: &Settings, packet: &Packet) -> Fate {
     let is_exempt = packet.owner.is_some_and(|(uid, gid)| {
         uid == settings.proxy_uid || gid == settings.proxy_gid || settings.exclude_uids.contains(&uid)
     });
+    let is_included = settings.outbound_include_ports.contains(port)
+        && settings.outbound_include_cidrs.contains(packet.destination);
     if is_exempt
         || interface == "lo"
         || settings.exclude_interfaces.contains(interface)
         || settings.outbound_exclude_ports.contains(&port)
         || settings.outbound_exclude_cidrs.iter().any(|network| network.contains(&packet.destination))
-        || !settings.outbound_include_ports.contains(port)
-        || !settings.outbound_include_cidrs.contains(packet.destination)
+        || !(is_included || settings.outbound_add_ports.contains(&port))
     {
         Fate::Untouched
     } else if settings.ring_ports.contains(&port) && is_noted(packet) {

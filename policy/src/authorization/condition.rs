@@ -14,14 +14,14 @@ const LOCAL_TRUST_DOMAIN: &str = "cluster.local";
 const PRINCIPAL_PARTS: usize = 5;
 
 /// A question about one attribute: some value matches, or, negated, none does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Condition {
-    pub(super) attribute: Attribute,
-    pub(super) negated: bool,
+    pub(crate) attribute: Attribute,
+    pub(crate) negated: bool,
 }
 
 /// An attribute of a connection with the values that are asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Attribute {
     DestinationIp(Vec<IpNet>),
     DestinationPort(Vec<u16>),

@@ -1,12 +1,13 @@
 //! The decision on one connection, over the policies that select one pod.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ringmail_identity::SpiffeId;
 
 use super::condition::Condition;
 use super::{Action, AuthorizationPolicy, Rule};
-use crate::origin::Origin;
+use crate::origin::{Kind, Origin};
 use crate::report::Report;
 use crate::resource::selects;
 use crate::settings::{Pod, Settings};
@@ -34,73 +35,113 @@ pub struct Verdict {
 /// The compiled policies of one pod.
 #[derive(Clone, Debug)]
 pub(crate) struct Authorization {
-    /// CUSTOM before DENY, each oldest first.
-    denying: Vec<CompiledRule>,
-    allowing: Vec<CompiledRule>,
+    /// Oldest first.
+    policies: Arc<[CompiledPolicy]>,
+    /// CUSTOM before DENY, by policy and rule.
+    denying: Vec<(usize, usize)>,
+    allowing: Vec<(usize, usize)>,
     /// What holds when no rule matches.
     otherwise: Verdict,
 }
 
-#[derive(Clone, Debug)]
-struct CompiledRule {
-    from: Vec<Vec<Condition>>,
-    to: Vec<Vec<Condition>>,
-    when: Vec<Condition>,
-    origin: Origin,
+/// A policy that holds for the pod, with every name of the mesh's trust domain written out.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CompiledPolicy {
+    pub(crate) namespace: Arc<str>,
+    pub(crate) name: Arc<str>,
+    pub(crate) effect: Effect,
+    pub(crate) rules: Vec<CompiledRule>,
+}
+
+/// What a match of a policy that is enforced means.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Effect {
+    Allow,
+    /// CUSTOM, which denies for want of an authorizer to ask.
+    Custom,
+    Deny,
+}
+
+/// Every clause must hold; a clause holds when some of its alternatives does, and an alternative when all of its
+/// conditions do.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CompiledRule {
+    /// The rule's place in its policy as it was written, from 0.
+    pub(crate) index: usize,
+    pub(crate) clauses: Vec<Vec<Vec<Condition>>>,
 }
 
 impl Authorization {
     /// `policies` must be ordered from the oldest to the youngest.
     pub(crate) fn compile(policies: &[AuthorizationPolicy], settings: &Settings, pod: &Pod) -> Self {
-        let selected: Vec<_> = policies.iter().filter(|policy| policy.holds_for(settings, pod)).collect();
-        let rules = |action: Action| {
-            let policies = selected.iter().filter(move |policy| policy.action == action);
-            policies
-                .flat_map(|policy| policy.rules.iter().map(|rule| CompiledRule::new(policy, rule, settings)))
+        let selected = policies.iter().filter(|policy| policy.in_scope(settings, pod));
+        Self::of(selected.filter_map(|policy| CompiledPolicy::new(policy, settings)).collect())
+    }
+
+    /// What `policies`, oldest first, decide together.
+    pub(crate) fn of(policies: Vec<CompiledPolicy>) -> Self {
+        let policies: Arc<[CompiledPolicy]> = policies.into();
+        let rules = |effect: Effect| {
+            let of_effect = policies.iter().enumerate().filter(move |(_, policy)| policy.effect == effect);
+            of_effect.flat_map(|(place, policy)| (0..policy.rules.len()).map(move |rule| (place, rule)))
         };
-        let allow: Vec<_> = selected.iter().filter(|policy| policy.action == Action::Allow).collect();
+        let allow: Vec<_> = policies.iter().filter(|policy| policy.effect == Effect::Allow).collect();
         let otherwise = match allow.split_first() {
-            None if selected.is_empty() => Verdict {
+            None if policies.is_empty() => Verdict {
                 allowed: true,
-                decided_by: Origin::Default("no AuthorizationPolicy selects the pod"),
+                decided_by: Origin::default("no AuthorizationPolicy selects the pod"),
             },
             None => Verdict {
                 allowed: true,
-                decided_by: Origin::Default("no AuthorizationPolicy with action ALLOW selects the pod"),
+                decided_by: Origin::default("no AuthorizationPolicy with action ALLOW selects the pod"),
             },
             Some((first, others)) => {
                 let detail = match others.len() {
                     0 => "no rule matches".to_owned(),
                     others => format!("no rule matches, nor in {others} other ALLOW policies"),
                 };
-                Verdict { allowed: false, decided_by: first.meta.origin(&detail) }
+                Verdict { allowed: false, decided_by: first.origin(&detail) }
             }
         };
         Self {
-            denying: rules(Action::Custom).chain(rules(Action::Deny)).collect(),
-            allowing: rules(Action::Allow).collect(),
+            denying: rules(Effect::Custom).chain(rules(Effect::Deny)).collect(),
+            allowing: rules(Effect::Allow).collect(),
+            policies: Arc::clone(&policies),
             otherwise,
         }
     }
 
+    pub(crate) fn policies(&self) -> &[CompiledPolicy] {
+        &self.policies
+    }
+
     pub(crate) fn decide(&self, request: &Request<'_>) -> Verdict {
-        if let Some(rule) = self.denying.iter().find(|rule| rule.matches(request, true)) {
-            return Verdict { allowed: false, decided_by: rule.origin.clone() };
+        if let Some(decided_by) = self.matching(&self.denying, request, true) {
+            return Verdict { allowed: false, decided_by };
         }
-        if let Some(rule) = self.allowing.iter().find(|rule| rule.matches(request, false)) {
-            return Verdict { allowed: true, decided_by: rule.origin.clone() };
+        if let Some(decided_by) = self.matching(&self.allowing, request, false) {
+            return Verdict { allowed: true, decided_by };
         }
         self.otherwise.clone()
+    }
+
+    /// The first of the rules at `places` that matches.
+    fn matching(
+        &self,
+        places: &[(usize, usize)],
+        request: &Request<'_>,
+        absent_is_match: bool,
+    ) -> Option<Origin> {
+        places.iter().find_map(|&(policy, rule)| {
+            let policy = self.policies.get(policy)?;
+            let rule = policy.rules.get(rule)?;
+            rule.matches(request, absent_is_match).then(|| policy.origin_of(rule))
+        })
     }
 }
 
 impl AuthorizationPolicy {
-    /// Whether the policy is enforced for the pod. The root namespace reaches every pod, with a selector too.
-    fn holds_for(&self, settings: &Settings, pod: &Pod) -> bool {
-        let enforced = !self.dry_run && !self.targets_gateway && self.action != Action::Audit;
-        enforced && self.in_scope(settings, pod)
-    }
-
+    /// Whether the policy is meant for the pod. The root namespace reaches every pod, with a selector too.
     fn in_scope(&self, settings: &Settings, pod: &Pod) -> bool {
         let namespace = &*self.meta.namespace;
         (namespace == settings.root_namespace || namespace == pod.namespace)
@@ -108,31 +149,62 @@ impl AuthorizationPolicy {
     }
 }
 
-impl CompiledRule {
-    fn new(policy: &AuthorizationPolicy, rule: &Rule, settings: &Settings) -> Self {
-        let compile = |conditions: &Vec<Condition>| -> Vec<Condition> {
-            conditions.iter().map(|condition| condition.with_aliases(settings)).collect()
+impl CompiledPolicy {
+    /// Nothing for a policy that is not enforced.
+    fn new(policy: &AuthorizationPolicy, settings: &Settings) -> Option<Self> {
+        let effect = match policy.action {
+            _ if policy.dry_run || policy.targets_gateway => return None,
+            Action::Audit => return None,
+            Action::Allow => Effect::Allow,
+            Action::Custom => Effect::Custom,
+            Action::Deny => Effect::Deny,
         };
-        let detail = match policy.action {
-            Action::Custom => format!("rule {} (CUSTOM: no external authorizer to ask)", rule.index),
-            Action::Allow | Action::Audit | Action::Deny => format!("rule {}", rule.index),
-        };
-        Self {
-            from: rule.from.iter().map(compile).collect(),
-            to: rule.to.iter().map(compile).collect(),
-            when: compile(&rule.when),
-            origin: policy.meta.origin(&detail),
+        Some(Self {
+            namespace: Arc::clone(&policy.meta.namespace),
+            name: Arc::clone(&policy.meta.name),
+            effect,
+            rules: policy.rules.iter().map(|rule| CompiledRule::new(rule, settings)).collect(),
+        })
+    }
+
+    fn origin(&self, detail: &str) -> Origin {
+        Origin::Resource {
+            kind: Kind::AuthorizationPolicy,
+            namespace: Arc::clone(&self.namespace),
+            name: Arc::clone(&self.name),
+            detail: detail.into(),
         }
     }
 
+    fn origin_of(&self, rule: &CompiledRule) -> Origin {
+        match self.effect {
+            Effect::Custom => {
+                self.origin(&format!("rule {} (CUSTOM: no external authorizer to ask)", rule.index))
+            }
+            Effect::Allow | Effect::Deny => self.origin(&format!("rule {}", rule.index)),
+        }
+    }
+}
+
+impl CompiledRule {
+    fn new(rule: &Rule, settings: &Settings) -> Self {
+        let alternative = |conditions: &Vec<Condition>| -> Vec<Condition> {
+            conditions.iter().map(|condition| condition.with_aliases(settings)).collect()
+        };
+        let mut clauses = Vec::new();
+        for alternatives in [&rule.from, &rule.to].into_iter().filter(|list| !list.is_empty()) {
+            clauses.push(alternatives.iter().map(alternative).collect());
+        }
+        clauses.extend(rule.when.iter().map(|condition| vec![vec![condition.with_aliases(settings)]]));
+        Self { index: rule.index, clauses }
+    }
+
     fn matches(&self, request: &Request<'_>, absent_is_match: bool) -> bool {
-        let all = |conditions: &[Condition]| {
-            conditions.iter().all(|condition| condition.holds(request, absent_is_match))
-        };
-        let some = |alternatives: &[Vec<Condition>]| {
-            alternatives.is_empty() || alternatives.iter().any(|conditions| all(conditions))
-        };
-        some(&self.from) && some(&self.to) && all(&self.when)
+        self.clauses.iter().all(|alternatives| {
+            alternatives.iter().any(|conditions| {
+                conditions.iter().all(|condition| condition.holds(request, absent_is_match))
+            })
+        })
     }
 }
 

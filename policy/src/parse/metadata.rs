@@ -35,7 +35,7 @@ pub(super) fn kind<'a>(document: &mut Document, root: &Field<'a>) -> Option<Read
         return root.get("items").map(Read::List);
     }
     let group = version.split_once('/').map_or("", |(group, _)| group);
-    let known = Kind::ALL.into_iter().find(|known| known.as_str() == kind && known.group() == group);
+    let known = Kind::READ.into_iter().find(|known| known.as_str() == kind && known.group() == group);
     Some(known.map_or_else(|| Read::Unsupported(unsupported(document, root, version, kind)), Read::Kind))
 }
 

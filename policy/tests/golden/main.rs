@@ -6,9 +6,11 @@ mod authorization;
 mod conditions;
 mod faults;
 mod limits;
+mod merge;
 mod modes;
 mod outbound;
 mod reports;
+mod wire;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -76,9 +78,17 @@ fn inbound(documents: &[String]) -> Inbound {
     Inbound::compile(&set(documents), &settings(), &pod())
 }
 
+/// The same after a journey from the control plane to a proxy.
+fn arrived(inbound: &Inbound) -> Inbound {
+    let (modes, policies) = inbound.to_wire();
+    Inbound::from_wire(&modes, &policies).unwrap()
+}
+
 /// Mode and origin of a port.
 fn mode(documents: &[String], port: u16) -> (&'static str, String) {
-    let decision = inbound(documents).mode(port);
+    let inbound = inbound(documents);
+    let decision = inbound.mode(port);
+    assert_eq!(arrived(&inbound).mode(port), decision);
     (decision.mode.as_str(), decision.decided_by.to_string())
 }
 
@@ -95,6 +105,7 @@ fn ask(inbound: &Inbound, peer: Option<&str>, port: u16) -> (bool, String) {
         destination: ([10, 0, 0, 2], port).into(),
     };
     let verdict = inbound.authorize(&request);
+    assert_eq!(arrived(inbound).authorize(&request), verdict);
     (verdict.allowed, verdict.decided_by.to_string())
 }
 

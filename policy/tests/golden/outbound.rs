@@ -1,5 +1,7 @@
 //! DestinationRule, and the choice where none says anything.
 
+use std::net::SocketAddr;
+
 use ringmail_policy::{Outbound, OutsideReason, RefusedReason, Route};
 
 use super::*;
@@ -35,10 +37,17 @@ fn route(documents: &[String], destination: &str) -> (&'static str, String) {
 
 fn route_for(documents: &[String], destination: &str, client: &Pod) -> (&'static str, String) {
     let outbound = Outbound::compile_for(&set(documents), &settings(), client);
-    match outbound.route(destination.parse().unwrap()) {
+    let destination: SocketAddr = destination.parse().unwrap();
+    let decided = outbound.route(destination);
+    assert_eq!(
+        wire::unlabelled(wire::arrived(&outbound).route(destination)),
+        wire::unlabelled(decided.clone())
+    );
+    match decided {
         Route::Mesh { decided_by, .. } => (MESH, decided_by.to_string()),
         Route::Outside { reason, decided_by, .. } => (reason.as_str(), decided_by.to_string()),
         Route::Refused { reason, decided_by, .. } => (reason.as_str(), decided_by.to_string()),
+        Route::Service { service, .. } => ("service", service.host.clone()),
         Route::Unknown => ("unknown", String::new()),
     }
 }
@@ -64,7 +73,7 @@ fn an_unknown_address_is_outside_only_beyond_the_clusters_ranges() {
     assert_eq!(route(&[entry()], "10.0.0.99:10800").0, "unknown");
     assert_eq!(route(&[entry()], "[fd00::1]:10800").0, "unknown");
     assert_eq!(route(&[entry()], "[::ffff:10.0.0.99]:10800").0, "unknown");
-    let outside = ("not_in_mesh", "no WorkloadEntry has the address".to_owned());
+    let outside = ("not_in_mesh", "no workload is known at the address".to_owned());
     assert_eq!(route(&[entry()], "203.0.113.7:443"), outside);
     assert_eq!(route(&[entry()], "[::ffff:10.0.0.1]:10800").0, MESH);
 }

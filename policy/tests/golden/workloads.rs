@@ -30,7 +30,7 @@ fn metric_labels_come_from_the_labels_in_istios_order() {
         let known =
             workload(&[workload_entry("ns/node-1", &format!("{{address: 10.0.0.1, labels: {{{labels}}}}}"))]);
         assert_eq!(known.canonical_service, expected);
-        assert_eq!(known.service_host, format!("{expected}.ns.svc.cluster.local"));
+        assert_eq!(known.service_host(THIN), format!("{expected}.ns.svc.cluster.local"));
         assert_eq!(known.canonical_revision, "latest");
     }
     let revisions = ["service.istio.io/canonical-revision: a", "app.kubernetes.io/version: b", "version: c"];
@@ -91,11 +91,11 @@ fn a_source_is_in_the_mesh_when_its_entry_has_a_sidecar() {
         workload_entry("ns/a", "{address: 10.0.0.1, labels: {security.istio.io/tlsMode: istio}}"),
         workload_entry("ns/b", "{address: 10.0.0.3}"),
     ];
-    let inbound = inbound(&set);
-    assert!(inbound.source_in_mesh("10.0.0.1".parse().unwrap()));
-    assert!(inbound.source_in_mesh("::ffff:10.0.0.1".parse().unwrap()));
-    assert!(!inbound.source_in_mesh("10.0.0.3".parse().unwrap()));
-    assert!(!inbound.source_in_mesh("10.0.0.4".parse().unwrap()));
+    let outbound = Outbound::compile(&super::set(&set), &settings());
+    assert!(outbound.in_mesh("10.0.0.1".parse().unwrap()));
+    assert!(outbound.in_mesh("::ffff:10.0.0.1".parse().unwrap()));
+    assert!(!outbound.in_mesh("10.0.0.3".parse().unwrap()));
+    assert!(!outbound.in_mesh("10.0.0.4".parse().unwrap()));
 }
 
 /// Istio takes such an entry for one with a sidecar; here the label alone says so, and the difference is reported.

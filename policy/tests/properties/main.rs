@@ -29,5 +29,10 @@ fn compile(documents: &[String]) -> Inbound {
         service_account: "default".to_owned(),
         addresses: Vec::new(),
     };
-    Inbound::compile(&set, &settings, &pod)
+    let inbound = Inbound::compile(&set, &settings, &pod);
+    // What travels to a proxy is asked in its place: every oracle here judges that too.
+    let (modes, policies) = inbound.to_wire();
+    let arrived = Inbound::from_wire(&modes, &policies).unwrap();
+    assert_eq!(arrived.to_wire(), (modes, policies), "what was read is not what was written");
+    arrived
 }

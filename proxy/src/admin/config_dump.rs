@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ringmail_policy::{ModeDecision, Workload};
+use ringmail_policy::{ModeDecision, ServicePort, Workload};
 use serde_json::{Map, Value, json};
 
 use super::{State, certs::system_time};
@@ -58,6 +58,10 @@ fn workloads(snapshot: &Snapshot) -> Vec<Value> {
     workloads.into_iter().map(workload).collect()
 }
 
+fn service_port(port: &ServicePort) -> Value {
+    json!({ "service": port.host, "port": port.port, "target_port": port.target_port })
+}
+
 fn workload(workload: &Workload) -> Value {
     json!({
         "namespace": workload.namespace,
@@ -66,6 +70,7 @@ fn workload(workload: &Workload) -> Value {
         "addresses": workload.addresses,
         "identity": workload.identity.as_str(),
         "in_mesh": workload.in_mesh,
-        "service": workload.service_host,
+        "service": workload.canonical_host(),
+        "service_ports": workload.services.iter().map(service_port).collect::<Vec<_>>(),
     })
 }

@@ -66,16 +66,21 @@ pub(crate) struct TestState {
 impl TestState {
     /// Nothing is known yet: no credentials, no policies, no connections.
     pub(crate) fn empty() -> Self {
+        Self::of(SETTINGS, Fence::off())
+    }
+
+    /// The same with settings and a fence of one's own.
+    pub(crate) fn of(settings: &str, fence: Arc<Fence>) -> Self {
         let (snapshots, snapshots_rx) = watch::channel(None);
         let (credentials, credentials_rx) = watch::channel(None);
         let (access_log, _) = AccessLog::collecting();
         let ledger = || Arc::new(Ledger::new(access_log.clone()));
         let state = Arc::new(State {
-            config: Arc::new(Config::from_text("proxy.yaml", SETTINGS).unwrap()),
+            config: Arc::new(Config::from_text("proxy.yaml", settings).unwrap()),
             ledgers: vec![ledger(), ledger()],
             snapshots: snapshots_rx,
             credentials: credentials_rx,
-            fence: Fence::off(),
+            fence,
             identity_status: Arc::default(),
             discovery_status: Arc::default(),
             limits: Arc::default(),
@@ -127,8 +132,8 @@ fn snapshot(policies: &str) -> Arc<Snapshot> {
     let pod = Pod { namespace: "ignite".to_owned(), ..Pod::default() };
     Arc::new(Snapshot {
         version: 7,
-        inbound: Inbound::compile(&resources, &settings, &pod),
-        outbound: Outbound::compile_for(&resources, &settings, &pod),
+        inbound: Arc::new(Inbound::compile(&resources, &settings, &pod)),
+        outbound: Arc::new(Outbound::compile_for(&resources, &settings, &pod)),
     })
 }
 

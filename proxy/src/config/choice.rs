@@ -25,6 +25,15 @@ pub enum AccessLogFormat {
     Text,
 }
 
+/// Where policies and workloads come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiscoverySource {
+    /// A server that speaks Istio's workload discovery, which is asked for what is dialled.
+    Control,
+    /// A directory of YAML files.
+    Files,
+}
+
 /// Where the proxy's certificate comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentitySource {
@@ -60,6 +69,17 @@ impl Choice for AccessLogFormat {
             Self::Json => "json",
             Self::Off => "off",
             Self::Text => "text",
+        }
+    }
+}
+
+impl Choice for DiscoverySource {
+    const ALL: &'static [Self] = &[Self::Files, Self::Control];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Files => "files",
         }
     }
 }

@@ -11,8 +11,8 @@ use super::docs;
 #[command(name = "ringmail-proxy", version, about = "Mutual TLS around opaque TCP: the sidecar of the mesh")]
 #[command(after_long_help = docs::help())]
 pub struct Cli {
-    /// The settings: a YAML mapping
-    #[arg(long, value_name = "FILE", required_unless_present = "print_docs")]
+    /// The settings: a YAML mapping; without it the environment has them all
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Serve connections on sockets inherited from the parent process, which starts this one
     #[arg(long, hide = true)]
@@ -20,6 +20,9 @@ pub struct Cli {
     /// Run as one process: a crash then ends the proxy
     #[arg(long)]
     pub no_parent: bool,
+    /// Serve nothing: wait until the proxy of this pod is ready, at most so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub wait: Option<u64>,
     /// Print a reference page made from the code
     #[arg(long, value_name = "PAGE", hide = true)]
     pub print_docs: Option<Page>,

@@ -72,9 +72,17 @@ pub(super) fn pod_name(values: &Values<'_>) -> Option<Raw> {
     (kind::TEXT.parse)(&values.effective("pod_name")?).ok().map(Raw::Scalar)
 }
 
-/// `None` where `ca_address` itself is at fault, which is told already.
 pub(super) fn host_of_ca_address(values: &Values<'_>) -> Option<Raw> {
-    let uri = (kind::CA_ADDRESS.parse)(&values.effective("ca_address")?).ok()?;
+    host_of("ca_address", values)
+}
+
+pub(super) fn host_of_discovery_address(values: &Values<'_>) -> Option<Raw> {
+    host_of("discovery_address", values)
+}
+
+/// `None` where the address itself is at fault, which is told already.
+fn host_of(address: &str, values: &Values<'_>) -> Option<Raw> {
+    let uri = (kind::SERVER_ADDRESS.parse)(&values.effective(address)?).ok()?;
     // An IPv6 host stands in brackets in a URI but not in a certificate.
     let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
     Some(Raw::Scalar(host.to_owned()))

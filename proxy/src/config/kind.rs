@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use tracing_subscriber::filter::Targets;
 
 use super::{
-    choice::{AccessLogFormat, Choice, IdentitySource, LogFormat, OutboundOutside},
+    choice::{AccessLogFormat, Choice, DiscoverySource, IdentitySource, LogFormat, OutboundOutside},
     source::{Raw, Shape},
 };
+use crate::app_probe::Probes;
 
 /// A longer wait than a year is a slip of the pen, and far from where clocks overflow.
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -31,6 +32,9 @@ const MAX_WORKERS: usize = 1024;
 
 /// Below a page the system calls outweigh the bytes, and above a MiB a stuck connection holds too much.
 const BUFFER_SIZES: std::ops::RangeInclusive<usize> = 4096..=1024 * 1024;
+
+/// Characters of a long value that a fault repeats; where it is wrong is told besides.
+const SHOWN_OF_JSON: usize = 60;
 
 /// How one kind of value is written, parsed and shown.
 pub(super) struct Kind<T> {
@@ -86,6 +90,22 @@ pub(super) const LABELS: Kind<BTreeMap<String, String>> = Kind {
     show: |labels| json!(labels),
 };
 
+pub(super) const PROBES: Kind<Probes> = Kind {
+    name: "JSON",
+    expected: "a JSON object of probes as Istio's injector writes it, such as \
+               {\"/app-health/app/livez\": {\"httpGet\": {\"path\": \"/\", \"port\": 8080}, \"timeoutSeconds\": 1}}",
+    shape: Shape::Scalar,
+    parse: |raw| match raw {
+        Raw::Nothing => Ok(Probes::default()),
+        Raw::Scalar(text) => Probes::parse(text).map_err(|why| {
+            let begin: String = text.chars().take(SHOWN_OF_JSON).collect();
+            format!("{begin:?}: {why}")
+        }),
+        other @ (Raw::List(_) | Raw::Map(_)) => Err(other.to_string()),
+    },
+    show: |probes| json!(probes.text()),
+};
+
 pub(super) const ADDRESSES: Kind<Vec<IpAddr>> = Kind {
     name: "list of IP addresses",
     expected: "a list of IP addresses such as 10.244.0.7 or fd00::7",
@@ -110,17 +130,17 @@ pub(super) const PATH: Kind<PathBuf> = Kind {
     show: |path| json!(path.display().to_string()),
 };
 
-pub(super) const CA_ADDRESS: Kind<Uri> = Kind {
+pub(super) const SERVER_ADDRESS: Kind<Uri> = Kind {
     name: "URL",
     expected: "https://host:port with nothing after it",
     shape: Shape::Scalar,
-    parse: |raw| scalar(raw, ca_address),
+    parse: |raw| scalar(raw, server_address),
     show: |uri| json!(uri.to_string().trim_end_matches('/')),
 };
 
 pub(super) const SERVER_NAME: Kind<ServerName<'static>> = Kind {
     name: "DNS name or IP address",
-    expected: "a DNS name or an IP address, as in the CA's certificate",
+    expected: "a DNS name or an IP address, as in the server's certificate",
     shape: Shape::Scalar,
     parse: |raw| scalar(raw, |text| ServerName::try_from(text.to_owned()).ok()),
     show: |name| json!(name.to_str()),
@@ -224,6 +244,14 @@ pub(super) const LOG_FILTER: Kind<String> = Kind {
     show: |filter| json!(filter),
 };
 
+pub(super) const DISCOVERY_SOURCE: Kind<DiscoverySource> = Kind {
+    name: "`files` or `control`",
+    expected: "files or control",
+    shape: Shape::Scalar,
+    parse: |raw| scalar(raw, DiscoverySource::from_word),
+    show: |choice| json!(choice.as_str()),
+};
+
 pub(super) const IDENTITY_SOURCE: Kind<IdentitySource> = Kind {
     name: "`ca` or `files`",
     expected: "ca or files",
@@ -314,7 +342,7 @@ fn is_keepalive(duration: Duration) -> bool {
     duration.subsec_nanos() == 0 && (1..=MAX_KEEPALIVE).contains(&duration.as_secs())
 }
 
-fn ca_address(text: &str) -> Option<Uri> {
+fn server_address(text: &str) -> Option<Uri> {
     let uri: Uri = text.parse().ok()?;
     let bare = uri.path() == "/" && uri.query().is_none() && !text.ends_with('/') && !text.contains('@');
     let complete = uri.scheme_str() == Some("https") && uri.host().is_some() && uri.port_u16().is_some();

@@ -10,12 +10,13 @@ use rustls_pki_types::ServerName;
 use serde_json::Value;
 
 use super::{
-    choice::{AccessLogFormat, IdentitySource, LogFormat, OutboundOutside},
+    choice::{AccessLogFormat, DiscoverySource, IdentitySource, LogFormat, OutboundOutside},
     derived,
     fault::Fault,
     kind::{self, Kind},
     source::{Raw, Shape, Values},
 };
+use crate::app_probe::Probes;
 
 /// Where a value comes from when nobody gave one.
 #[derive(Clone, Copy, Debug)]
@@ -144,13 +145,13 @@ settings! {
     /// Where the certificate comes from.
     identity_source: IdentitySource = kind::IDENTITY_SOURCE, text("ca"), RESTART;
     /// The CA, with `identity_source: ca`.
-    ca_address: Uri = kind::CA_ADDRESS, text("https://ringmail-ca.ringmail-system.svc:15012"), RESTART;
+    ca_address: Uri = kind::SERVER_ADDRESS, text("https://ringmail-ca.ringmail-system.svc:15012"), RESTART;
     /// The name that the CA's certificate must carry.
     ca_server_name: ServerName<'static> = kind::SERVER_NAME,
         derived("the host of `ca_address`", derived::host_of_ca_address), RESTART;
-    /// PEM file with the roots under which the CA itself is verified; watched.
+    /// PEM file with the roots under which the servers of the control plane are verified, the CA and discovery; watched.
     ca_root_file: PathBuf = kind::PATH, text("/var/run/secrets/ringmail/root-cert.pem"), RESTART;
-    /// The bearer token for the CA, read afresh for each request.
+    /// The bearer token for the CA and discovery, read afresh for each request.
     token_file: PathBuf = kind::PATH, text("/var/run/secrets/tokens/ringmail-token"), RESTART;
     /// The lifetime asked of the CA; it is renewed at half of what it gives.
     certificate_ttl: Duration = kind::DURATION, text("24h"), RESTART;
@@ -160,7 +161,14 @@ settings! {
     key_file: PathBuf = kind::PATH, text("/var/run/secrets/spiffe.io/tls.key"), RESTART;
     /// PEM file with the roots of the trust domain, with `identity_source: files`; watched.
     bundle_file: PathBuf = kind::PATH, text("/var/run/secrets/spiffe.io/ca.crt"), RESTART;
-    /// Directory of policies and workloads, `*.yaml` and `*.yml`; watched.
+    /// Where policies and workloads come from.
+    discovery: DiscoverySource = kind::DISCOVERY_SOURCE, text("files"), RESTART;
+    /// The server of policies and workloads, with `discovery: control`.
+    discovery_address: Uri = kind::SERVER_ADDRESS, text("https://ringmail-control.ringmail-system.svc:15012"), RESTART;
+    /// The name that the certificate of that server must carry.
+    discovery_server_name: ServerName<'static> = kind::SERVER_NAME,
+        derived("the host of `discovery_address`", derived::host_of_discovery_address), RESTART;
+    /// Directory of policies and workloads, with `discovery: files`, `*.yaml` and `*.yml`; watched.
     policy_dir: PathBuf = kind::PATH, text("/etc/ringmail/policy"), RESTART;
     /// The namespace whose policies hold for the whole mesh.
     root_namespace: String = kind::SEGMENT, text("istio-system"), RESTART;
@@ -184,6 +192,8 @@ settings! {
     health_port: u16 = kind::PORT, text("15021"), RESTART;
     /// Port of `/metrics`, `/ready` and `/live`, where Linkerd has them.
     linkerd_admin_port: u16 = kind::PORT, text("4191"), RESTART;
+    /// Probes and hooks of the application that the sidecar asks in the kubelet's place on `stats_port`: JSON, by path `/app-health/<container>/livez`, `readyz`, `startupz` or `/app-lifecycle/<container>/poststart`, `prestop`.
+    app_probes: Probes = kind::PROBES, text(""), RESTART;
     /// Worker threads.
     workers: usize = kind::WORKERS, derived("the CPUs of the container's limit, at least 1", derived::cpus), RESTART;
     /// Connections in both directions together; further ones wait in the backlog. 0 takes as many as the limit of open files allows.

@@ -51,6 +51,9 @@ fn good() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("cert_file", "/a/tls.crt", "/a/tls.crt", json!("/a/tls.crt")),
         ("key_file", "/a/tls.key", "/a/tls.key", json!("/a/tls.key")),
         ("bundle_file", "/a/ca.crt", "/a/ca.crt", json!("/a/ca.crt")),
+        ("discovery", "control", "control", json!("control")),
+        ("discovery_address", "https://10.0.0.2:15012", "https://10.0.0.2:15012", json!("https://10.0.0.2:15012")),
+        ("discovery_server_name", "istiod.istio-system.svc", "istiod.istio-system.svc", json!("istiod.istio-system.svc")),
         ("policy_dir", "/a/policy", "/a/policy", json!("/a/policy")),
         ("root_namespace", "ringmail-system", "ringmail-system", json!("ringmail-system")),
         ("trust_domain_aliases", "[old.example]", "old.example", json!(["old.example"])),
@@ -63,6 +66,7 @@ fn good() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("stats_port", "16020", "16020", json!(16020)),
         ("health_port", "16021", "16021", json!(16021)),
         ("linkerd_admin_port", "14191", "14191", json!(14191)),
+        ("app_probes", "'{\"/app-health/a/livez\":{\"tcpSocket\":{\"port\":1}}}'", "{\"/app-health/a/livez\":{\"tcpSocket\":{\"port\":1}}}", json!("{\"/app-health/a/livez\":{\"tcpSocket\":{\"port\":1}}}")),
         ("workers", "4", "4", json!(4)),
         ("max_connections", "1000", "1000", json!(1000)),
         ("max_connections_per_source", "10", "10", json!(10)),
@@ -97,6 +101,8 @@ const BAD: &[(&str, &[&str])] = &[
     ("text", &["a\nb", "\u{1b}[31m"]),
     ("mapping", &["=v", "k=a\tb"]),
     ("list of IP addresses", &["10.0.0.256", "10.0.0.7/24", "ignite-0"]),
+    ("`files` or `control`", &["", "Files", "istiod"]),
+    ("JSON", &["{", "[]", "{\"/x\":{\"tcpSocket\":{\"port\":1}}}"]),
     ("`ca` or `files`", &["", "CA", "spire"]),
     ("URL", &["", "ca:15012", "http://ca:15012", "https://ca", "https://ca:15012/", "https://ca:15012/x", "https://u@ca:15012"]),
     ("DNS name or IP address", &["", "a b", "-"]),
@@ -325,8 +331,9 @@ fn help_names_every_setting() {
 }
 
 #[test]
-fn the_command_line_wants_a_file_unless_it_prints_a_page() {
-    assert!(Cli::try_parse_from(["ringmail-proxy"]).is_err());
+fn the_command_line_may_leave_everything_to_the_environment() {
+    assert!(Cli::try_parse_from(["ringmail-proxy"]).unwrap().config.is_none());
+    assert_eq!(Cli::try_parse_from(["ringmail-proxy", "--wait", "60"]).unwrap().wait, Some(60));
     let cli = Cli::try_parse_from(["ringmail-proxy", "--config", "/a.yaml", "--no-parent"]).unwrap();
     assert!(cli.no_parent && cli.config.as_deref() == Some(Path::new("/a.yaml")));
     let cli = Cli::try_parse_from(["ringmail-proxy", "--print-docs", "reasons"]).unwrap();

@@ -20,7 +20,7 @@ mod source;
 mod status;
 
 #[cfg(test)]
-mod test_ca;
+pub(crate) mod test_ca;
 
 use std::sync::Arc;
 
@@ -31,14 +31,16 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::{Config, IdentitySource},
+    control_plane::MAX_ROOTS_FILE,
     tls::Credentials,
     watched_file::{WatchedFiles, read_bounded},
 };
-use ca::{Ca, MAX_ROOTS_FILE};
+use ca::Ca;
 use files::{FileRenewal, Files};
 use kept::Kept;
 use publisher::Publisher;
 use renew::Renewal;
+pub(crate) use schedule::random;
 pub use status::{RefreshError, RefreshErrorReason, Status};
 
 /// The sending end of the credentials.

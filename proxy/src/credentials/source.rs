@@ -3,13 +3,13 @@
 //! A source only fetches. Whether what it hands out is ours and trustworthy is judged in one place for
 //! all of them, the [`publisher`](super::publisher).
 
-use std::{future::Future, io, path::PathBuf, time::Duration};
+use std::{future::Future, time::Duration};
 
 use ringmail_identity::KeyError;
 use zeroize::Zeroizing;
 
 use super::status::RefreshErrorReason;
-use crate::watched_file::FileError;
+use crate::control_plane::ServerError;
 
 /// What a source hands out, as PEM and not yet verified.
 pub(crate) struct Issued {
@@ -59,70 +59,9 @@ pub(crate) enum IssueError {
         /// Its words, cut to a bound.
         message: String,
     },
-    /// The roots under which the CA itself is verified are not there.
-    #[error("roots of the ca: {0}")]
-    Roots(RootsError),
-    /// The TLS handshake with the CA failed.
-    #[error("tls with ca {ca} as {server_name}: {cause}")]
-    Tls {
-        /// Its address.
-        ca: String,
-        /// The name its certificate must carry.
-        server_name: String,
-        /// What rustls said.
-        cause: io::Error,
-    },
-    /// The bearer token cannot be read.
-    #[error("bearer token: {0}")]
-    Token(TokenError),
-    /// The session broke between the request and the answer.
-    #[error("session with ca {ca}: {cause}")]
-    Transport {
-        /// Its address.
-        ca: String,
-        /// What broke.
-        cause: tonic::transport::Error,
-    },
-    /// No connection to the CA.
-    #[error("ca {ca} cannot be reached: {cause}")]
-    Unreachable {
-        /// Its address.
-        ca: String,
-        /// What the system said.
-        cause: io::Error,
-    },
-}
-
-/// Why there are no roots to verify the CA under.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RootsError {
-    /// The file cannot be read.
+    /// No session with the CA.
     #[error(transparent)]
-    File(#[from] FileError),
-    /// The file is not what it should be.
-    #[error("{path}: {cause}, expected root certificates in pem", path = path.display())]
-    Content {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        cause: String,
-    },
-}
-
-/// Why there is no bearer token.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum TokenError {
-    /// The file cannot be read.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The file is empty or holds what no header can carry. Its content is never shown.
-    #[error("{path}: {read}, expected one token of visible ascii", path = path.display())]
-    Content {
-        /// Which file.
-        path: PathBuf,
-        /// What was read, in words.
-        read: &'static str,
-    },
+    Server(#[from] ServerError),
 }
 
 impl IssueError {
@@ -133,11 +72,14 @@ impl IssueError {
             Self::Deadline { .. } => RefreshErrorReason::Deadline,
             Self::Key(_) => RefreshErrorReason::Key,
             Self::Refused { code, .. } if denies(*code) => RefreshErrorReason::Denied,
-            Self::Refused { .. } | Self::Transport { .. } => RefreshErrorReason::CaFailed,
-            Self::Roots(_) => RefreshErrorReason::Roots,
-            Self::Tls { .. } => RefreshErrorReason::CaTls,
-            Self::Token(_) => RefreshErrorReason::Token,
-            Self::Unreachable { .. } => RefreshErrorReason::CaUnreachable,
+            Self::Refused { .. } => RefreshErrorReason::CaFailed,
+            Self::Server(error) => match error {
+                ServerError::Roots { .. } => RefreshErrorReason::Roots,
+                ServerError::Tls { .. } => RefreshErrorReason::CaTls,
+                ServerError::Token(_) => RefreshErrorReason::Token,
+                ServerError::Transport { .. } => RefreshErrorReason::CaFailed,
+                ServerError::Unreachable { .. } => RefreshErrorReason::CaUnreachable,
+            },
         }
     }
 }

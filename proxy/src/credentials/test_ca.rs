@@ -28,13 +28,13 @@ pub(super) const OWN: &str = "spiffe://cluster.local/ns/ignite/sa/node";
 /// As the CA dates back.
 const BACK: Duration = Duration::from_secs(120);
 
-pub(super) struct TestCa {
+pub(crate) struct TestCa {
     issuer: Issuer<'static, KeyPair>,
-    pub(super) root: String,
+    pub(crate) root: String,
 }
 
 impl TestCa {
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -64,7 +64,7 @@ impl TestCa {
     }
 
     /// A certificate and key of a server, by DNS name.
-    pub(super) fn server(&self, name: &str) -> (Certificate, KeyPair) {
+    pub(crate) fn server(&self, name: &str) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new([name.to_owned()]).unwrap();
         (params.signed_by(&key, &self.issuer).unwrap(), key)

@@ -1,204 +1,121 @@
-//! Policy and workloads from a watched directory of YAML, compiled into one snapshot that is swapped whole.
+//! What policy and discovery decide, as snapshots that are swapped whole.
 //!
-//! - `directory`: what lies in it, and its text.
+//! - `files`: from a watched directory of YAML, everything at once.
+//! - `control`: from a server of workload discovery, which is asked for the addresses that are dialled.
 //! - `status`: what others may know.
 //! - `config_watch`: the configuration file, watched beside it.
-//!
-//! A missing policy means "allow", so nothing is ever applied by halves: a state of the directory counts
-//! once two looks in a row saw it (or it is older than any unfinished work), all of its files are read together, and a fault in one refuses them
-//! all. Then the last good snapshot stays. A directory that is not there is not an empty one: before the
-//! first snapshot the proxy is not ready, and after it the last one stays.
 
 pub mod config_watch;
-mod directory;
+mod control;
+mod files;
 mod status;
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc};
 
-use ringmail_policy::{Inbound, Outbound, Pod, Report, Resources, Settings};
-use tokio::{
-    sync::watch,
-    time::{MissedTickBehavior, interval},
-};
-use tracing::{error, info, warn};
+use ringmail_policy::Settings;
+use tokio::sync::{mpsc, watch};
 
-use crate::{config::Config, snapshot::Snapshot};
-use directory::{DirectoryError, Sight, Text};
+use crate::{
+    config::{Config, DiscoverySource},
+    credentials::KeepBytes,
+    snapshot::Snapshot,
+};
+use control::Control;
+use files::Files;
 pub use status::{DiscoveryError, Status};
-
-/// How often the directory is looked at: two looks and the reading stay well below a second.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Faults of one state that get a line of their own in the log, and so many reports; the status has them all.
-const LINES_LOGGED: usize = 10;
 
 /// The sending end of discovery.
 pub type SnapshotSender = watch::Sender<Option<Arc<Snapshot>>>;
 
-/// Watches a directory and publishes snapshots; see the module.
-#[derive(Debug)]
-pub struct Discovery {
-    directory: PathBuf,
-    settings: Settings,
-    pod: Pod,
-    snapshots: SnapshotSender,
+/// Questions that wait for discovery to take them. Each connection to a new address asks one.
+const MAX_QUESTIONS: usize = 1024;
+
+/// The way for connections to ask about an address that no snapshot has an answer for.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    questions: Option<mpsc::Sender<IpAddr>>,
     status: Arc<Status>,
-    version: u64,
-    seen: Option<Result<Sight, String>>,
-    judged: Option<Result<Sight, String>>,
-    unread: Option<String>,
-    in_force: Option<Sight>,
-    read: Read,
 }
 
-/// Reads what a look saw.
-type Read = fn(&Path, &Sight) -> Result<Vec<Text>, DirectoryError>;
-
-impl Discovery {
-    /// Discovery as the settings say.
-    pub fn new(config: &Config, snapshots: SnapshotSender, status: Arc<Status>) -> Self {
-        let settings = Settings {
-            trust_domain: config.trust_domain.clone(),
-            trust_domain_aliases: config.trust_domain_aliases.clone(),
-            root_namespace: config.root_namespace.clone(),
-            mesh_ranges: config.mesh_ranges.clone(),
-        };
-        let pod = Pod {
-            namespace: config.namespace.clone(),
-            labels: config.labels.clone(),
-            service_account: config.service_account.clone(),
-            addresses: config.pod_addresses.clone(),
-        };
-        Self::watching(config.policy_dir.clone(), settings, pod, snapshots, status)
+impl Asker {
+    /// Nobody to ask: everything that there is to know is in the snapshot.
+    pub fn nobody() -> Self {
+        Self { questions: None, status: Arc::default() }
     }
 
-    fn watching(
-        directory: PathBuf,
-        settings: Settings,
-        pod: Pod,
+    /// Asks. The answer comes with a later snapshot.
+    pub fn ask(&self, address: IpAddr) {
+        if let Some(questions) = &self.questions {
+            // With so many waiting, one more would be answered too late; the connection says that it waited.
+            let _ = questions.try_send(address);
+        }
+    }
+
+    /// Whether somebody is there who can answer soon.
+    pub fn is_answered(&self) -> bool {
+        self.questions.is_some() && self.status.link().is_up()
+    }
+
+    /// Why answers are waited for in vain, where that is so.
+    pub fn trouble(&self) -> Option<String> {
+        self.status.last_error().map(|error| error.text)
+    }
+}
+
+/// Discovery as the settings say, and the way to ask it.
+pub struct Discovery {
+    from: From,
+    asker: Asker,
+}
+
+enum From {
+    Control(Box<Control>),
+    Files(Box<Files>),
+}
+
+impl Discovery {
+    /// Discovery that publishes to `snapshots`. `kept` is what an earlier process handed to its `keep`.
+    pub fn new(
+        config: &Arc<Config>,
         snapshots: SnapshotSender,
         status: Arc<Status>,
+        kept: Option<&[u8]>,
+        keep: Option<KeepBytes>,
     ) -> Self {
-        Self {
-            directory,
-            settings,
-            pod,
-            snapshots,
-            status,
-            version: 0,
-            seen: None,
-            judged: None,
-            unread: None,
-            in_force: None,
-            read: directory::read,
+        match config.discovery {
+            DiscoverySource::Control => {
+                let (questions, asked) = mpsc::channel(MAX_QUESTIONS);
+                let asker = Asker { questions: Some(questions), status: Arc::clone(&status) };
+                let control = Control::new(config, snapshots, status, asked);
+                Self { from: From::Control(Box::new(control.resuming(kept).keeping(keep))), asker }
+            }
+            DiscoverySource::Files => Self {
+                from: From::Files(Box::new(Files::new(config, snapshots, status))),
+                asker: Asker::nobody(),
+            },
         }
+    }
+
+    /// The way to ask.
+    pub fn asker(&self) -> Asker {
+        self.asker.clone()
     }
 
     /// Runs for ever.
-    pub async fn run(mut self) {
-        let mut tick = interval(LOOK_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            self.look();
+    pub async fn run(self) {
+        match self.from {
+            From::Control(control) => control.run().await,
+            From::Files(files) => files.run().await,
         }
-    }
-
-    /// Looks once, and judges what two looks in a row saw.
-    fn look(&mut self) {
-        let (now, settled) = match directory::look(&self.directory) {
-            Ok(look) => (Ok(look.sight), look.settled),
-            Err(error) => (Err(error.to_string()), false),
-        };
-        let stable = settled || self.seen.as_ref() == Some(&now);
-        self.seen = Some(now.clone());
-        if !stable || self.judged.as_ref() == Some(&now) {
-            return;
-        }
-        match &now {
-            Ok(sight) if self.in_force.as_ref() == Some(sight) => self.status.restored(),
-            Ok(sight) => match (self.read)(&self.directory, sight) {
-                Ok(texts) if self.still(sight) => self.compile(&texts, sight),
-                // It changed while it was read: the next looks will see it settle.
-                Ok(_) => return,
-                // Said of the system, not of the files: without any change the next look may read them.
-                Err(error @ DirectoryError::Read(_)) => return self.not_read(error.to_string()),
-                Err(
-                    error @ (DirectoryError::Look { .. }
-                    | DirectoryError::NotText { .. }
-                    | DirectoryError::TooManyFiles { .. }
-                    | DirectoryError::TooMuchText { .. }),
-                ) => self.refuse(&[error.to_string()]),
-            },
-            Err(error) => self.refuse(std::slice::from_ref(error)),
-        }
-        self.unread = None;
-        self.judged = Some(now);
-    }
-
-    /// Tells that a file cannot be read, once while it is so.
-    fn not_read(&mut self, error: String) {
-        if self.unread.as_ref() != Some(&error) {
-            self.refuse(std::slice::from_ref(&error));
-            self.unread = Some(error);
-        }
-    }
-
-    fn still(&self, sight: &Sight) -> bool {
-        directory::look(&self.directory).is_ok_and(|now| now.sight == *sight)
-    }
-
-    fn compile(&mut self, texts: &[Text], sight: &Sight) {
-        let documents = texts.iter().map(|text| (text.name.as_str(), text.text.as_str()));
-        let resources = match Resources::parse(documents) {
-            Ok(resources) => resources,
-            Err(faults) => {
-                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-                return self.refuse(&faults);
-            }
-        };
-        let snapshot = Snapshot {
-            version: self.version + 1,
-            inbound: Inbound::compile(&resources, &self.settings, &self.pod),
-            outbound: Outbound::compile_for(&resources, &self.settings, &self.pod),
-        };
-        let reports = [resources.reports(), snapshot.inbound.reports(), snapshot.outbound.reports()].concat();
-        self.tell_new(&reports);
-        self.version = snapshot.version;
-        self.in_force = Some(sight.clone());
-        self.status.apply(self.version, reports);
-        self.snapshots.send_replace(Some(Arc::new(snapshot)));
-        info!(version = self.version, files = texts.len(), "policy applied");
-    }
-
-    fn tell_new(&self, reports: &[Report]) {
-        let told: HashSet<String> = self.status.reports().iter().map(ToString::to_string).collect();
-        let mut fresh = reports.iter().map(ToString::to_string).filter(|report| !told.contains(report));
-        for report in fresh.by_ref().take(LINES_LOGGED) {
-            warn!(report, "policy not honoured as written");
-        }
-        let more = fresh.count();
-        if more > 0 {
-            warn!(more, "policy not honoured as written: more reports than are listed; /config_dump has all");
-        }
-    }
-
-    fn refuse(&self, faults: &[String]) {
-        let consequence =
-            if self.version == 0 { "not ready without a policy" } else { "the last good one stays" };
-        for fault in faults.iter().take(LINES_LOGGED) {
-            error!(fault, consequence, "policy refused");
-        }
-        if faults.len() > LINES_LOGGED {
-            error!(more = faults.len() - LINES_LOGGED, "policy refused: more faults than are listed");
-        }
-        self.status.reject(faults.join("\n"));
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// What holds for the mesh, as the settings say.
+fn mesh(config: &Config) -> Settings {
+    Settings {
+        trust_domain: config.trust_domain.clone(),
+        trust_domain_aliases: config.trust_domain_aliases.clone(),
+        root_namespace: config.root_namespace.clone(),
+        mesh_ranges: config.mesh_ranges.clone(),
+    }
+}

@@ -1,4 +1,5 @@
-//! What admin and metrics may know of discovery: what was applied, what was refused, what is not as written.
+//! What admin and metrics may know of discovery: what was applied, what was refused, what is not as written, and
+//! whether the server is there.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -22,6 +23,34 @@ struct Book {
     rejected: u64,
     applied: u64,
     reports: Vec<Report>,
+    link: Link,
+}
+
+/// The session with a server of discovery.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Link {
+    /// There is none, for this reason, since then.
+    Down {
+        /// Why.
+        error: String,
+        /// Since when.
+        since: SystemTime,
+    },
+    /// Discovery has no server, or has not tried yet.
+    #[default]
+    None,
+    /// There is one, since then.
+    Up {
+        /// Since when.
+        since: SystemTime,
+    },
+}
+
+impl Link {
+    /// Whether the server is there.
+    pub fn is_up(&self) -> bool {
+        matches!(self, Self::Up { .. })
+    }
 }
 
 /// The books of discovery; its loop is the only writer.
@@ -49,6 +78,33 @@ impl Status {
     /// What of the snapshot in force is not honoured as written.
     pub fn reports(&self) -> Vec<Report> {
         self.book().reports.clone()
+    }
+
+    /// The session with the server.
+    pub fn link(&self) -> Link {
+        self.book().link.clone()
+    }
+
+    pub(crate) fn link_up(&self) {
+        let mut book = self.book();
+        if !book.link.is_up() {
+            book.link = Link::Up { since: SystemTime::now() };
+        }
+    }
+
+    pub(crate) fn link_down(&self, error: String) {
+        let mut book = self.book();
+        let since = match &book.link {
+            Link::Down { since, .. } => *since,
+            Link::None | Link::Up { .. } => SystemTime::now(),
+        };
+        book.last_error = Some(DiscoveryError { text: error.clone(), at: SystemTime::now() });
+        book.link = Link::Down { error, since };
+    }
+
+    /// Notes what is waited for; nothing was refused.
+    pub(crate) fn wait(&self, text: String) {
+        self.book().last_error = Some(DiscoveryError { text, at: SystemTime::now() });
     }
 
     pub(crate) fn apply(&self, version: u64, reports: Vec<Report>) {

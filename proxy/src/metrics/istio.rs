@@ -55,7 +55,7 @@ pub(super) fn collect(families: &mut Families, state: &State, page: &Page) {
     let config = &*state.config;
     let build = vec![label("component", "proxy"), label("tag", env!("CARGO_PKG_VERSION"))];
     families.count(&table::ISTIO_BUILD, build, 1);
-    let own = own_end(config, state.snapshots.borrow().as_deref());
+    let own = Own::new(config, state.snapshots.borrow().as_deref());
     for (series, totals) in &page.totals {
         let labels = |flags: &str| labels(series, &own, config, flags);
         if totals.opened > 0 {
@@ -72,8 +72,8 @@ pub(super) fn collect(families: &mut Families, state: &State, page: &Page) {
     }
 }
 
-fn labels(series: &Series, own: &End, config: &Config, flags: &str) -> Labels {
-    let mut own = own.clone();
+fn labels(series: &Series, own: &Own, config: &Config, flags: &str) -> Labels {
+    let mut own = own.end(series);
     if series.protection == Protection::MutualTls {
         own.principal = own_id(config).map_or(UNKNOWN.into(), |id| id.as_str().into());
     }
@@ -121,26 +121,50 @@ fn security_policy(series: &Series) -> &'static str {
     }
 }
 
-/// The settings have no word for the pod's Service: it is what discovery tells the peers of it.
-fn own_end(config: &Config, snapshot: Option<&Snapshot>) -> End {
-    let outbound = snapshot.map(|snapshot| &snapshot.outbound);
-    let known = outbound.and_then(|known| config.pod_addresses.iter().find_map(|ip| known.workload(*ip)));
-    let canonical_service = first_label(&config.labels, &CANONICAL_NAMES).unwrap_or(&config.workload);
-    let or_unknown = |key: &str| first_label(&config.labels, &[key]).unwrap_or(UNKNOWN).into();
-    End {
-        workload: config.workload.as_str().into(),
-        namespace: config.namespace.as_str().into(),
-        canonical_service: canonical_service.into(),
-        canonical_revision: first_label(&config.labels, &CANONICAL_REVISIONS).unwrap_or(LATEST).into(),
-        principal: UNKNOWN.into(),
-        app: or_unknown("app"),
-        version: or_unknown("version"),
-        cluster: config.cluster.as_str().into(),
-        service_name: known.map_or(canonical_service, |workload| service_name(workload)).into(),
-        service: match known {
-            Some(workload) => workload.service_host.as_str().into(),
-            None => format!("{canonical_service}.{}.svc.{CLUSTER_DOMAIN}", config.namespace).into(),
-        },
+/// The pod itself: what the settings say, and where they have no word, what discovery tells the peers of it.
+struct Own {
+    end: End,
+    known: Option<Arc<Workload>>,
+}
+
+impl Own {
+    fn new(config: &Config, snapshot: Option<&Snapshot>) -> Self {
+        let outbound = snapshot.map(|snapshot| &snapshot.outbound);
+        let known = outbound
+            .and_then(|known| config.pod_addresses.iter().find_map(|address| known.workload(*address)))
+            .cloned();
+        let of = known.as_deref();
+        let canonical_service = first_label(&config.labels, &CANONICAL_NAMES)
+            .or(of.map(|known| &*known.canonical_service))
+            .unwrap_or(&config.workload);
+        let canonical_revision = first_label(&config.labels, &CANONICAL_REVISIONS)
+            .or(of.map(|known| &*known.canonical_revision))
+            .unwrap_or(LATEST);
+        let or_unknown = |key: &str, known: Option<&str>| {
+            first_label(&config.labels, &[key]).or(known).unwrap_or(UNKNOWN).into()
+        };
+        let end = End {
+            workload: config.workload.as_str().into(),
+            namespace: config.namespace.as_str().into(),
+            canonical_service: canonical_service.into(),
+            canonical_revision: canonical_revision.into(),
+            principal: UNKNOWN.into(),
+            app: or_unknown("app", of.and_then(|known| known.app.as_deref())),
+            version: or_unknown("version", of.and_then(|known| known.version.as_deref())),
+            cluster: config.cluster.as_str().into(),
+            service_name: canonical_service.into(),
+            service: format!("{canonical_service}.{}.svc.{CLUSTER_DOMAIN}", config.namespace).into(),
+        };
+        Self { end, known }
+    }
+
+    /// As the end of the connections of `series`: inbound they came to a port of one of the pod's Services.
+    fn end(&self, series: &Series) -> End {
+        let mut end = self.end.clone();
+        if let (Some(known), Direction::Inbound) = (&self.known, series.direction) {
+            (end.service, end.service_name) = service_of(known, series);
+        }
+        end
     }
 }
 
@@ -148,7 +172,7 @@ fn peer_end(series: &Series, config: &Config) -> End {
     let identity = series.peer_identity.as_ref();
     let principal = identity.map_or(UNKNOWN, SpiffeId::as_str).into();
     match &series.peer_workload {
-        Some(peer) => known_end(&peer.0, principal, config),
+        Some(peer) => known_end(&peer.0, principal, config, series),
         None => End {
             // A verified identity says the namespace also where discovery knows nothing.
             namespace: identity.and_then(SpiffeId::namespace).unwrap_or(UNKNOWN).into(),
@@ -165,7 +189,8 @@ fn peer_end(series: &Series, config: &Config) -> End {
     }
 }
 
-fn known_end(workload: &Workload, principal: Arc<str>, config: &Config) -> End {
+fn known_end(workload: &Workload, principal: Arc<str>, config: &Config, series: &Series) -> End {
+    let (service, service_name) = service_of(workload, series);
     let or_unknown = |value: &Option<String>| value.as_deref().unwrap_or(UNKNOWN).into();
     End {
         workload: workload.workload_name.as_str().into(),
@@ -176,13 +201,19 @@ fn known_end(workload: &Workload, principal: Arc<str>, config: &Config) -> End {
         app: or_unknown(&workload.app),
         version: or_unknown(&workload.version),
         cluster: workload.cluster.as_deref().unwrap_or(&config.cluster).into(),
-        service: workload.service_host.as_str().into(),
-        service_name: service_name(workload).into(),
+        service,
+        service_name,
     }
 }
 
-fn service_name(workload: &Workload) -> &str {
-    workload.service_host.split('.').next().unwrap_or(UNKNOWN)
+/// Host and name of the Service whose port was connected to.
+fn service_of(workload: &Workload, series: &Series) -> (Arc<str>, Arc<str>) {
+    let host = match series.destination {
+        Some(destination) => workload.service_host(destination.port()),
+        None => workload.canonical_host().into(),
+    };
+    let name = host.split('.').next().unwrap_or(UNKNOWN).into();
+    (Arc::from(&*host), name)
 }
 
 fn without_service(protection: Protection) -> &'static str {

@@ -138,7 +138,10 @@ fn server_tls(labels: &mut Labels, series: &Series) {
             labels.push(label("tls", "true"));
             labels.push(label("server_id", linkerd_id(series.peer_identity.as_ref())));
         }
-        Protection::Outside(OutsideReason::NoSidecar | OutsideReason::NotInMesh) | Protection::Undecided => {
+        Protection::Outside(
+            OutsideReason::NoMeshEndpoint | OutsideReason::NoSidecar | OutsideReason::NotInMesh,
+        )
+        | Protection::Undecided => {
             no_tls(labels, "not_provided_by_service_discovery");
         }
         Protection::Outside(OutsideReason::DestinationRuleDisable | OutsideReason::PortModeDisable)

@@ -2,8 +2,9 @@
 //!
 //! The parent speaks once: the listening sockets (as `SCM_RIGHTS` with the first bytes), who it is, how
 //! often it has started a data plane again, the text of the configuration it bound the sockets by, and
-//! the credentials that the last data plane left. The data plane then sends its credentials after each
-//! renewal. Everything is a frame: four bytes of length, big-endian, and that many bytes.
+//! what the last data plane left: its credentials, and what discovery had said. The data plane then sends either
+//! after each change. Everything is a frame: four bytes of length, big-endian, and that many bytes; what the data plane
+//! sends begins with a byte that says which it is.
 
 use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
@@ -23,8 +24,9 @@ use zeroize::Zeroizing;
 
 use crate::{listen::Sockets, sys::adopt_fd};
 
-/// Bytes of a frame. The largest is a configuration file of 1 MiB as JSON.
-const MAX_FRAME: usize = 4 * 1024 * 1024;
+/// Bytes of a frame. The largest is what discovery has said of as many addresses as may be asked for, with what
+/// stands behind services.
+const MAX_FRAME: usize = 16 * 1024 * 1024;
 /// Listening sockets: six ports of two families are twelve. The kernel's own bound is 253.
 const MAX_SOCKETS: usize = 64;
 
@@ -50,7 +52,47 @@ pub(crate) struct Handover {
     pub(crate) greeting: Greeting,
     pub(crate) sockets: Sockets,
     /// The credentials that the last data plane left.
-    pub(crate) kept: Option<Zeroizing<Vec<u8>>>,
+    pub(crate) credentials: Option<Zeroizing<Vec<u8>>>,
+    /// What discovery had said to it.
+    pub(crate) discovery: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// What a data plane leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Left {
+    Credentials = 1,
+    Discovery = 2,
+}
+
+/// The last of each that a data plane left, as its frame came: the parent does not look into them.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    credentials: Option<Zeroizing<Vec<u8>>>,
+    discovery: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Kept {
+    pub(crate) fn of(&self, left: Left) -> Option<&[u8]> {
+        let frame = match left {
+            Left::Credentials => &self.credentials,
+            Left::Discovery => &self.discovery,
+        };
+        frame.as_ref()?.get(1..)
+    }
+
+    fn put(&mut self, frame: Zeroizing<Vec<u8>>) -> io::Result<()> {
+        let place = match frame.first() {
+            Some(byte) if *byte == Left::Credentials as u8 => &mut self.credentials,
+            Some(byte) if *byte == Left::Discovery as u8 => &mut self.discovery,
+            other => {
+                let text = format!("frame that begins with {other:?}, expected 1 or 2");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+        };
+        *place = Some(frame);
+        Ok(())
+    }
 }
 
 /// Why a data plane cannot take over.
@@ -89,7 +131,7 @@ pub(crate) fn greet(
     mut stream: &UnixStream,
     greeting: &Greeting,
     sockets: &Sockets,
-    kept: Option<&[u8]>,
+    kept: &Kept,
 ) -> io::Result<()> {
     let text = serde_json::to_vec(greeting)?;
     let fds: Vec<RawFd> = kinds(sockets).into_iter().flatten().map(|listener| listener.as_raw_fd()).collect();
@@ -103,12 +145,18 @@ pub(crate) fn greet(
     )?;
     stream.write_all(&len[sent..])?;
     stream.write_all(&text)?;
-    write_frame(stream, kept.unwrap_or_default())
+    for left in [Left::Credentials, Left::Discovery] {
+        let bytes = kept.of(left).unwrap_or_default();
+        stream.write_all(&frame_len(bytes.len())?)?;
+        stream.write_all(bytes)?;
+    }
+    Ok(())
 }
 
-/// Sends one frame.
-pub(crate) fn write_frame(mut stream: &UnixStream, bytes: &[u8]) -> io::Result<()> {
-    stream.write_all(&frame_len(bytes.len())?)?;
+/// The data plane's side: leaves something with the parent, in the place of what it left before.
+pub(crate) fn leave(mut stream: &UnixStream, left: Left, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(&frame_len(bytes.len() + 1)?)?;
+    stream.write_all(&[left as u8])?;
     stream.write_all(bytes)
 }
 
@@ -127,11 +175,15 @@ pub(crate) fn take_over(mut stream: &UnixStream) -> Result<Handover, HandoverErr
     let (len, fds) = receive_len(stream)?;
     let text = read_body(stream, len)?;
     let greeting: Greeting = serde_json::from_slice(&text)?;
-    let mut len = [0; 4];
-    stream.read_exact(&mut len)?;
-    let kept = read_body(stream, len)?;
+    let mut frame = || {
+        let mut len = [0; 4];
+        stream.read_exact(&mut len)?;
+        let body = read_body(stream, len)?;
+        io::Result::Ok((!body.is_empty()).then_some(body))
+    };
+    let (credentials, discovery) = (frame()?, frame()?);
     let sockets = sort(&greeting, fds)?;
-    Ok(Handover { greeting, sockets, kept: (!kept.is_empty()).then_some(kept) })
+    Ok(Handover { greeting, sockets, credentials, discovery })
 }
 
 fn receive_len(mut stream: &UnixStream) -> io::Result<([u8; 4], Vec<OwnedFd>)> {
@@ -183,7 +235,7 @@ fn sort(greeting: &Greeting, fds: Vec<OwnedFd>) -> Result<Sockets, HandoverError
 }
 
 /// The parent's side of what a data plane sends: frames that arrive in pieces, of which the last
-/// complete one counts. Buffers have their full size from the start and are wiped, because they hold a key.
+/// complete one of each kind counts. Buffers have their full size from the start and are wiped, because they hold a key.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     len: Vec<u8>,
@@ -192,13 +244,9 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// Reads what is there without waiting, and puts the last complete frame into `kept`. `false` once
+    /// Reads what is there without waiting, and puts complete frames into `kept`. `false` once
     /// the data plane has closed its end.
-    pub(crate) fn read(
-        &mut self,
-        stream: &UnixStream,
-        kept: &mut Option<Zeroizing<Vec<u8>>>,
-    ) -> io::Result<bool> {
+    pub(crate) fn read(&mut self, stream: &UnixStream, kept: &mut Kept) -> io::Result<bool> {
         loop {
             let mut head = [0; 4];
             let room = match &mut self.body {
@@ -215,12 +263,14 @@ impl Inbox {
         }
     }
 
-    fn took(&mut self, got: usize, head: &[u8; 4], kept: &mut Option<Zeroizing<Vec<u8>>>) -> io::Result<()> {
+    fn took(&mut self, got: usize, head: &[u8; 4], kept: &mut Kept) -> io::Result<()> {
         match &self.body {
             Some(body) => {
                 self.filled += got;
-                if self.filled == body.len() {
-                    *kept = self.body.take();
+                if self.filled == body.len()
+                    && let Some(frame) = self.body.take()
+                {
+                    kept.put(frame)?;
                 }
             }
             None => {
@@ -242,6 +292,11 @@ impl Inbox {
 mod tests {
     use super::*;
 
+    fn write_frame(mut stream: &UnixStream, bytes: &[u8]) -> io::Result<()> {
+        stream.write_all(&frame_len(bytes.len())?)?;
+        stream.write_all(bytes)
+    }
+
     fn bound() -> TcpListener {
         TcpListener::bind("127.0.0.1:0").unwrap()
     }
@@ -252,12 +307,17 @@ mod tests {
         let sockets =
             Sockets { outbound: vec![bound(), bound()], health: vec![bound()], ..Sockets::default() };
         let greeting = Greeting::new(7, 3, "log_level: info\n".to_owned(), &sockets);
-        greet(&parent, &greeting, &sockets, Some(b"secret")).unwrap();
+        let mut kept = Kept::default();
+        for (left, bytes) in [(Left::Credentials, &b"secret"[..]), (Left::Discovery, b"who is where")] {
+            kept.put(Zeroizing::new([&[left as u8], bytes].concat())).unwrap();
+        }
+        greet(&parent, &greeting, &sockets, &kept).unwrap();
         let taken = take_over(&child).unwrap();
         assert_eq!(taken.greeting.parent, 7);
         assert_eq!(taken.greeting.restarts, 3);
         assert_eq!(taken.greeting.config, "log_level: info\n");
-        assert_eq!(taken.kept.unwrap().as_slice(), b"secret");
+        assert_eq!(taken.credentials.unwrap().as_slice(), b"secret");
+        assert_eq!(taken.discovery.unwrap().as_slice(), b"who is where");
         let addresses = |listeners: &[TcpListener]| -> Vec<_> {
             listeners.iter().map(|listener| listener.local_addr().unwrap()).collect()
         };
@@ -267,11 +327,12 @@ mod tests {
     }
 
     #[test]
-    fn without_kept_credentials_there_are_none() {
+    fn where_nothing_was_left_there_is_nothing() {
         let (parent, child) = UnixStream::pair().unwrap();
         let sockets = Sockets { inbound: vec![bound()], ..Sockets::default() };
-        greet(&parent, &Greeting::new(1, 0, String::new(), &sockets), &sockets, None).unwrap();
-        assert!(take_over(&child).unwrap().kept.is_none());
+        greet(&parent, &Greeting::new(1, 0, String::new(), &sockets), &sockets, &Kept::default()).unwrap();
+        let taken = take_over(&child).unwrap();
+        assert!(taken.credentials.is_none() && taken.discovery.is_none());
     }
 
     #[test]
@@ -286,16 +347,18 @@ mod tests {
         let sockets = Sockets { inbound: vec![bound()], ..Sockets::default() };
         let text = serde_json::to_vec(&Greeting::new(1, 0, String::new(), &sockets)).unwrap();
         write_frame(&parent, &text).unwrap();
-        write_frame(&parent, b"").unwrap();
+        for nothing_left in [b"", b""] {
+            write_frame(&parent, nothing_left).unwrap();
+        }
         assert!(matches!(take_over(&child), Err(HandoverError::Sockets { got: 0, expected: 1 })));
     }
 
     #[test]
-    fn frames_that_come_in_pieces_are_joined_and_the_last_whole_one_counts() {
+    fn frames_that_come_in_pieces_are_joined_and_the_last_whole_one_of_each_kind_counts() {
         let (parent, child) = UnixStream::pair().unwrap();
-        let (mut inbox, mut kept) = (Inbox::default(), None);
+        let (mut inbox, mut kept) = (Inbox::default(), Kept::default());
         let mut bytes = Vec::new();
-        for frame in [&b"first"[..], b"", b"second"] {
+        for frame in [&b"\x01first"[..], b"", b"\x02known", b"\x01second"] {
             bytes.extend_from_slice(&(frame.len() as u32).to_be_bytes());
             bytes.extend_from_slice(frame);
         }
@@ -303,19 +366,32 @@ mod tests {
             (&child).write_all(&[*byte]).unwrap();
             assert!(inbox.read(&parent, &mut kept).unwrap());
         }
-        assert_eq!(kept.as_ref().unwrap().as_slice(), b"second");
+        assert_eq!(kept.of(Left::Credentials).unwrap(), b"second");
         // The third is cut by the data plane's death.
-        (&child).write_all(&[0, 0, 0, 9, b't']).unwrap();
+        (&child).write_all(&[0, 0, 0, 9, 1, b't']).unwrap();
         drop(child);
         assert!(!inbox.read(&parent, &mut kept).unwrap());
-        assert_eq!(kept.unwrap().as_slice(), b"second");
+        assert_eq!(kept.of(Left::Credentials).unwrap(), b"second");
+        assert_eq!(kept.of(Left::Discovery).unwrap(), b"known");
+    }
+
+    #[test]
+    fn what_is_left_arrives_and_another_kind_is_refused() {
+        let (parent, child) = UnixStream::pair().unwrap();
+        let (mut inbox, mut kept) = (Inbox::default(), Kept::default());
+        leave(&child, Left::Discovery, b"known").unwrap();
+        assert!(inbox.read(&parent, &mut kept).unwrap());
+        assert_eq!(kept.of(Left::Discovery).unwrap(), b"known");
+        write_frame(&child, b"\x07what").unwrap();
+        let error = inbox.read(&parent, &mut kept).unwrap_err().to_string();
+        assert_eq!(error, "frame that begins with Some(7), expected 1 or 2");
     }
 
     #[test]
     fn a_frame_above_the_bound_is_refused_on_both_sides() {
         let (parent, child) = UnixStream::pair().unwrap();
-        assert!(write_frame(&child, &vec![0; MAX_FRAME + 1]).is_err());
+        assert!(leave(&child, Left::Discovery, &vec![0; MAX_FRAME]).is_err());
         (&child).write_all(&(MAX_FRAME as u32 + 1).to_be_bytes()).unwrap();
-        assert!(Inbox::default().read(&parent, &mut None).is_err());
+        assert!(Inbox::default().read(&parent, &mut Kept::default()).is_err());
     }
 }

@@ -1,8 +1,9 @@
 //! The small process that outlives a crash of the data plane.
 //!
 //! It holds the listening sockets, so that connections which come while there is no data plane wait in
-//! the backlog instead of being refused, and the last credentials, so that the next data plane needs
-//! neither the CA nor a renewal. It looks into neither. It has one thread (beside the log's) and no runtime,
+//! the backlog instead of being refused, the last credentials, so that the next data plane needs
+//! neither the CA nor a renewal, and what discovery had said, so that it needs no server of that either. It looks into
+//! none of them. It has one thread (beside the log's) and no runtime,
 //! reads no network, and does nothing between a death and the next but wait, so that there is little to fail.
 //!
 //! - `handover`: what the two processes say to each other.
@@ -33,11 +34,10 @@ use nix::{
     unistd::{Pid, getpid},
 };
 use tracing::{error, info, warn};
-use zeroize::Zeroizing;
 
 use crate::listen::Sockets;
 pub use handover::HandoverError;
-use handover::{Greeting, Inbox, greet};
+use handover::{Greeting, Inbox, Kept, greet};
 use restarts::Restarts;
 
 /// The running binary itself, also when its file was replaced or removed.
@@ -78,7 +78,7 @@ pub struct Parent {
     config: String,
     arguments: Vec<OsString>,
     signals: SignalFd,
-    kept: Option<Zeroizing<Vec<u8>>>,
+    kept: Kept,
     restarts: Restarts,
     stopping: bool,
 }
@@ -95,7 +95,7 @@ impl Parent {
         signals.thread_block()?;
         let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let restarts = Restarts::default();
-        Ok(Self { sockets, config, arguments, signals, kept: None, restarts, stopping: false })
+        Ok(Self { sockets, config, arguments, signals, kept: Kept::default(), restarts, stopping: false })
     }
 
     /// Runs data planes until one ends of itself or was told to. Answers the exit code.
@@ -141,7 +141,7 @@ impl Parent {
         let child = Pid::from_raw(child.id().cast_signed());
         let greeting =
             Greeting::new(getpid().as_raw(), self.restarts.total(), self.config.clone(), &self.sockets);
-        if let Err(error) = greet(&ours, &greeting, &self.sockets, self.kept.as_ref().map(|kept| &kept[..])) {
+        if let Err(error) = greet(&ours, &greeting, &self.sockets, &self.kept) {
             error!(%error, "data plane did not take over: killing it");
             let _ = kill(child, Signal::SIGKILL);
         }
@@ -149,7 +149,7 @@ impl Parent {
         Ok((child, ours))
     }
 
-    /// Forwards signals and keeps credentials until `child` ends.
+    /// Forwards signals and keeps what is left until `child` ends.
     fn attend(&mut self, child: Pid, stream: &UnixStream) -> io::Result<End> {
         let mut inbox = Inbox::default();
         let mut listening = true;
@@ -173,7 +173,7 @@ impl Parent {
 
     fn receive(&mut self, inbox: &mut Inbox, stream: &UnixStream) -> bool {
         inbox.read(stream, &mut self.kept).unwrap_or_else(|error| {
-            warn!(%error, "credentials of the data plane are not kept");
+            warn!(%error, "what the data plane leaves is not kept");
             false
         })
     }

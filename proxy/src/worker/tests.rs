@@ -15,6 +15,7 @@ fn wiring(workers: usize, outbound: TcpListener) -> Wiring {
         config: Arc::new(config),
         access_log: AccessLog::collecting().0,
         snapshots: watch::channel(None).1,
+        asker: Asker::nobody(),
         credentials: watch::channel(None).1,
         fence: Fence::off(),
         outbound: vec![outbound],

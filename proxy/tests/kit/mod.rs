@@ -105,6 +105,7 @@ pub(crate) fn context(credentials: &Arc<Credentials>, settings: &str, policy: &s
         limits: Limits::new(&config),
         config,
         snapshots: snapshots_rx,
+        asker: ringmail_proxy::discovery::Asker::nobody(),
         credentials: credentials_rx,
         fence: Fence::off(),
         registry: Rc::new(Registry::default()),
@@ -132,7 +133,7 @@ pub(crate) fn snapshot(policy: &str, version: u64) -> Arc<Snapshot> {
     };
     Arc::new(Snapshot {
         version,
-        inbound: Inbound::compile(&resources, &settings, &pod),
-        outbound: Outbound::compile_for(&resources, &settings, &pod),
+        inbound: Arc::new(Inbound::compile(&resources, &settings, &pod)),
+        outbound: Arc::new(Outbound::compile_for(&resources, &settings, &pod)),
     })
 }

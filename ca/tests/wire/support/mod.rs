@@ -23,6 +23,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
+pub(crate) mod fake_api_server;
 pub(crate) mod token;
 
 /// Longer than any step of a healthy CA on a busy machine.
@@ -61,6 +62,19 @@ pub(crate) fn command(folder: &Path) -> Command {
     command
 }
 
+/// The command of a CA whose API server is `kubeconfig`'s and whose metrics are at `metrics`.
+pub(crate) fn kube_command(folder: &Path, kubeconfig: &str, metrics: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmail-ca"));
+    command
+        .args(["--listen", "127.0.0.1:0", "--metrics-listen", metrics, "--log-format", "json"])
+        .args(["--static-tokens".as_ref(), folder.join("tokens.yaml").as_os_str()])
+        .args(["--bundle-out".as_ref(), folder.join("bundle.pem").as_os_str()])
+        .args(["--kubeconfig", kubeconfig])
+        .env_clear()
+        .stdout(Stdio::piped());
+    command
+}
+
 impl Ca {
     /// A CA with a self-signed root in a new folder.
     pub(crate) fn start(flags: &[&str]) -> Self {
@@ -80,7 +94,39 @@ impl Ca {
 
     /// The running CA, or what it said before it ended.
     pub(crate) fn try_start(folder: Arc<TempDir>, flags: &[&str]) -> Result<Self, Vec<Value>> {
-        let mut child = command(folder.path()).args(flags).spawn().unwrap();
+        let mut command = command(folder.path());
+        command.args(flags);
+        Self::try_run(folder, command)
+    }
+
+    /// A CA that asks `server`, in a folder of its own.
+    pub(crate) fn on(server: &fake_api_server::FakeApiServer, flags: &[&str]) -> Self {
+        Self::try_on(server, flags).unwrap_or_else(|log| panic!("the ca did not start: {log:#?}"))
+    }
+
+    /// The running CA that asks `server`, or what it said before it ended.
+    pub(crate) fn try_on(
+        server: &fake_api_server::FakeApiServer,
+        flags: &[&str],
+    ) -> Result<Self, Vec<Value>> {
+        let folder = folder();
+        let kubeconfig = server.kubeconfig(folder.path());
+        Self::try_with_kubeconfig(folder, &kubeconfig, flags)
+    }
+
+    /// The running CA that asks the API server of `kubeconfig`, or what it said before it ended.
+    pub(crate) fn try_with_kubeconfig(
+        folder: Arc<TempDir>,
+        kubeconfig: &str,
+        flags: &[&str],
+    ) -> Result<Self, Vec<Value>> {
+        let mut command = kube_command(folder.path(), kubeconfig, "127.0.0.1:0");
+        command.args(flags);
+        Self::try_run(folder, command)
+    }
+
+    fn try_run(folder: Arc<TempDir>, mut command: Command) -> Result<Self, Vec<Value>> {
+        let mut child = command.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -92,7 +138,8 @@ impl Ca {
             }
         });
         let mut before = Vec::new();
-        while let Ok(line) = lines.recv_timeout(PATIENCE) {
+        let deadline = Instant::now() + PATIENCE;
+        while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             if line["message"] == "serving" {
                 let address = |field: &str| line[field].as_str().unwrap().parse().unwrap();
                 let (address, metrics) = (address("listen"), address("metrics_listen"));
@@ -152,12 +199,12 @@ impl Ca {
 
     /// The body of a page of the metrics port.
     pub(crate) fn page(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.metrics).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: ca\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
+        page(self.metrics, path).unwrap()
+    }
+
+    /// Every log line so far that was not taken.
+    pub(crate) fn lines_so_far(&self) -> Vec<Value> {
+        self.lines.lock().unwrap().try_iter().collect()
     }
 
     /// The value of one series.
@@ -196,6 +243,16 @@ impl Drop for Ca {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A page over plain HTTP, with its headers.
+pub(crate) fn page(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: ca\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Waits until `holds`.

@@ -1,19 +1,30 @@
-use std::{convert::Infallible, fs, future::Future, pin::Pin, sync::Mutex};
+use std::{
+    convert::Infallible,
+    fs,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
 
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use ringmail_identity::{Svid, TrustBundle, UnixTime, Usage};
 use rustls::{
     ServerConfig,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
+    version::TLS13,
 };
 use tokio::{net::TcpListener, time::sleep};
 use tokio_rustls::TlsAcceptor;
 use tonic::{Response, Status};
 
 use super::*;
-use crate::credentials::{
-    status::RefreshErrorReason,
-    test_ca::{OWN, TestCa},
+use crate::{
+    control_plane::{H2, Role},
+    credentials::{
+        status::RefreshErrorReason,
+        test_ca::{OWN, TestCa},
+    },
 };
 
 const SERVER: &str = "ringmail-ca.ringmail-system.svc";
@@ -97,14 +108,15 @@ impl Scene {
         tokio::spawn(serve(listener, Arc::clone(&signer), conduct, Arc::clone(&heard)));
         fs::write(dir.path().join("root.pem"), &signer.root).unwrap();
         fs::write(dir.path().join("token"), "good\n").unwrap();
-        let ca = Ca {
+        let server = Server {
+            role: Role::Ca,
             authority,
             server_name: SERVER.try_into().unwrap(),
             root_file: dir.path().join("root.pem"),
             token_file: dir.path().join("token"),
-            ttl: Duration::from_secs(86_400),
             cluster: "Kubernetes".to_owned(),
         };
+        let ca = Ca { server, ttl: Duration::from_secs(86_400) };
         Self { ca, signer, heard, _dir: dir }
     }
 
@@ -182,7 +194,7 @@ async fn intermediates_go_with_the_leaf_and_the_last_entry_may_hold_several_root
 #[tokio::test]
 async fn a_ca_under_another_name_is_not_asked() {
     let mut scene = Scene::new(Conduct::Answers).await;
-    scene.ca.server_name = "other.ringmail-system.svc".try_into().unwrap();
+    scene.ca.server.server_name = "other.ringmail-system.svc".try_into().unwrap();
     let (reason, text) = scene.refusal().await;
     assert_eq!(reason, RefreshErrorReason::CaTls);
     assert!(text.contains("other.ringmail-system.svc") && text.contains(SERVER), "{text}");
@@ -192,24 +204,24 @@ async fn a_ca_under_another_name_is_not_asked() {
 #[tokio::test]
 async fn a_ca_under_a_foreign_root_is_not_asked() {
     let scene = Scene::new(Conduct::Answers).await;
-    fs::write(&scene.ca.root_file, TestCa::new("two").root).unwrap();
+    fs::write(&scene.ca.server.root_file, TestCa::new("two").root).unwrap();
     let (reason, text) = scene.refusal().await;
     assert_eq!(reason, RefreshErrorReason::CaTls, "{text}");
     assert!(scene.heard.lock().unwrap().requests.is_empty());
     // Read afresh: the next attempt needs no restart.
-    fs::write(&scene.ca.root_file, &scene.signer.root).unwrap();
+    fs::write(&scene.ca.server.root_file, &scene.signer.root).unwrap();
     scene.ca.issue().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_refused_token_gives_the_words_of_the_ca_and_never_the_token() {
     let scene = Scene::new(Conduct::Answers).await;
-    fs::write(&scene.ca.token_file, "s3cret-and-bad").unwrap();
+    fs::write(&scene.ca.server.token_file, "s3cret-and-bad").unwrap();
     let (reason, text) = scene.refusal().await;
     assert_eq!(reason, RefreshErrorReason::Denied);
     assert!(text.ends_with("answered Unauthenticated: token is not of audience ringmail-ca"), "{text}");
     assert!(!text.contains("s3cret"), "{text}");
-    fs::write(&scene.ca.token_file, "good").unwrap();
+    fs::write(&scene.ca.server.token_file, "good").unwrap();
     scene.ca.issue().await.unwrap();
 }
 
@@ -219,17 +231,17 @@ async fn a_token_or_roots_that_cannot_be_used_are_named() {
     for (content, expected) in
         [("", "nothing"), ("two words", "other characters"), ("a\u{e9}", "other characters")]
     {
-        fs::write(&scene.ca.token_file, content).unwrap();
+        fs::write(&scene.ca.server.token_file, content).unwrap();
         let (reason, text) = scene.refusal().await;
         assert_eq!(reason, RefreshErrorReason::Token);
         assert!(text.contains(expected) && text.contains("expected one token"), "{text}");
     }
-    fs::remove_file(&scene.ca.token_file).unwrap();
+    fs::remove_file(&scene.ca.server.token_file).unwrap();
     let (reason, text) = scene.refusal().await;
     assert_eq!(reason, RefreshErrorReason::Token);
     assert!(text.contains("token: No such file"), "{text}");
-    fs::write(&scene.ca.token_file, "good").unwrap();
-    fs::write(&scene.ca.root_file, "").unwrap();
+    fs::write(&scene.ca.server.token_file, "good").unwrap();
+    fs::write(&scene.ca.server.root_file, "").unwrap();
     assert_eq!(scene.refusal().await.0, RefreshErrorReason::Roots);
 }
 
@@ -237,54 +249,11 @@ async fn a_token_or_roots_that_cannot_be_used_are_named() {
 async fn a_ca_that_is_not_there_is_unreachable() {
     let mut scene = Scene::new(Conduct::Answers).await;
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    scene.ca.authority = free.local_addr().unwrap().to_string();
+    scene.ca.server.authority = free.local_addr().unwrap().to_string();
     drop(free);
     let (reason, text) = scene.refusal().await;
     assert_eq!(reason, RefreshErrorReason::CaUnreachable);
-    assert!(text.contains(&scene.ca.authority) && text.contains("refused"), "{text}");
-}
-
-/// Where a connect is not answered: a listener whose backlog is full, with what fills it.
-fn unanswering() -> (socket2::Socket, Vec<socket2::Socket>, SocketAddr) {
-    use socket2::{Domain, SockAddr, Socket, Type};
-    let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let listener = socket();
-    listener.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
-    listener.listen(0).unwrap();
-    let address = listener.local_addr().unwrap();
-    let fill = |_| {
-        let client = socket();
-        client.set_nonblocking(true).unwrap();
-        let _ = client.connect(&address);
-        client
-    };
-    let clients = (0..4).map(fill).collect();
-    (listener, clients, address.as_socket().unwrap())
-}
-
-#[tokio::test]
-async fn an_address_that_does_not_answer_leaves_time_for_the_others() {
-    let (_listener, _clients, silent) = unanswering();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let good = listener.local_addr().unwrap();
-    let within = ADDRESS_SHARE_MIN * 2;
-    for addresses in [[silent, good], [good, silent]] {
-        let stream = dial_any(&addresses, Instant::now() + within, 0.0).await.unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), good);
-    }
-    let error = dial_any(&[silent], Instant::now() + within / 2, 0.0).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("no answer of {silent} within 1.0 s"));
-    assert!(dial_any(&[], Instant::now() + within, 0.0).await.is_err());
-}
-
-#[tokio::test]
-async fn each_address_is_the_first_for_some() {
-    let listeners = [TcpListener::bind("127.0.0.1:0").await, TcpListener::bind("127.0.0.1:0").await];
-    let addresses = listeners.each_ref().map(|listener| listener.as_ref().unwrap().local_addr().unwrap());
-    for (random, first) in [(0.0, 0), (0.49, 0), (0.5, 1), (0.99, 1), (1.0, 0)] {
-        let stream = dial_any(&addresses, Instant::now() + CONNECT_DEADLINE, random).await.unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), addresses[first], "{random}");
-    }
+    assert!(text.contains(&scene.ca.server.authority) && text.contains("refused"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use tokio::{task::JoinHandle, time::sleep};
 
 use super::*;
+use crate::control_plane::ServerError;
 use crate::{
     credentials::{
         status::Status,
@@ -58,7 +59,7 @@ impl FakeSource {
 
 fn away() -> IssueError {
     let cause = std::io::ErrorKind::ConnectionRefused.into();
-    IssueError::Unreachable { ca: "ca:15012".to_owned(), cause }
+    ServerError::Unreachable { server: "ca ca:15012".to_owned(), cause }.into()
 }
 
 struct Scene {

@@ -37,12 +37,11 @@ impl Scene {
     }
 
     fn reading(directory: &Path, dir: tempfile::TempDir, read: Read) -> Self {
-        let (sender, snapshots) = watch::channel(None);
+        let (sender, snapshots) = tokio::sync::watch::channel(None);
         let status = Arc::<Status>::default();
         let settings = Settings::new("cluster.local".parse().unwrap());
         let pod = Pod { namespace: "ignite".to_owned(), ..Pod::default() };
-        let mut discovery =
-            Discovery::watching(directory.to_owned(), settings, pod, sender, Arc::clone(&status));
+        let mut discovery = Files::watching(directory.to_owned(), settings, pod, sender, Arc::clone(&status));
         discovery.read = read;
         tokio::spawn(discovery.run());
         Self { dir, snapshots, status }

@@ -1,0 +1,143 @@
+//! Rotating the root of a Secret while its CAs run.
+
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use ringmail_identity::CertificateDer;
+
+use crate::support::fake_api_server::{FakeApiServer, data, key};
+use crate::support::{Ca, eventually, folder, verify};
+
+const FLAGS: [&str; 2] = ["--root-secret", "ringmail-ca-root"];
+
+struct Operator {
+    folder: std::sync::Arc<tempfile::TempDir>,
+    server: FakeApiServer,
+}
+
+impl Operator {
+    fn of(server: &FakeApiServer) -> Self {
+        Self { folder: folder(), server: server.clone() }
+    }
+
+    fn rotate(&self, flags: &[&str]) -> Output {
+        let kubeconfig = self.server.kubeconfig(self.folder.path());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmail-ca"));
+        command.args(["rotate-root", "--kubeconfig", &kubeconfig]).args(flags).env_clear().output().unwrap()
+    }
+
+    fn done(&self, flags: &[&str]) -> String {
+        let output = self.rotate(flags);
+        assert!(output.status.success(), "{flags:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn refused(&self, flags: &[&str], expected: &str) {
+        let output = self.rotate(flags);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && error.contains(expected), "{flags:?}: {error}");
+    }
+}
+
+/// How long it takes until `holds`.
+fn takes(what: &str, holds: impl FnMut() -> bool) -> Duration {
+    let began = Instant::now();
+    eventually(what, holds);
+    began.elapsed()
+}
+
+async fn leaf(ca: &Ca) -> Vec<CertificateDer<'static>> {
+    ca.leaf().await[..1].to_vec()
+}
+
+#[tokio::test]
+async fn both_replicas_follow_each_stage_at_once_and_no_certificate_is_cut_off() {
+    let server = FakeApiServer::start(&["ringmail-system"]);
+    let operator = Operator::of(&server);
+    let cas = [Ca::on(&server, &FLAGS), Ca::on(&server, &FLAGS)];
+    let old = leaf(&cas[0]).await;
+    operator.refused(&["--stage", "sign"], "--stage trust comes first");
+
+    assert!(operator.done(&["--stage", "trust"]).contains("next, in 12 h: --stage sign"));
+    for ca in &cas {
+        let took = takes("both are trusted", || ca.bundle().roots().len() == 2);
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        verify(&ca.bundle(), &old).unwrap();
+    }
+    operator.refused(&["--stage", "sign"], "expected at least 12 h 0 min");
+
+    server.conflicts(2);
+    operator.done(&["--stage", "sign", "--min-age", "1ms"]);
+    for ca in &cas {
+        let signer = || ca.bundle().roots()[0].der.clone();
+        takes("the new one signs", || verify_under(&signer(), &old).is_err());
+        let new = leaf(ca).await;
+        verify(&ca.bundle(), &new).unwrap();
+        verify(&ca.bundle(), &old).unwrap();
+        verify_under(&signer(), &new).unwrap();
+    }
+    operator.refused(&["--stage", "trust"], "--stage retire comes first");
+    operator.refused(&["--stage", "retire"], "expected at least 24 h 0 min");
+    assert!(operator.done(&["--stage", "sign"]).contains("signs already"));
+
+    let new = leaf(&cas[1]).await;
+    operator.done(&["--stage", "retire", "--min-age", "1ms"]);
+    for ca in &cas {
+        takes("the old one has left", || ca.bundle().roots().len() == 1);
+        verify(&ca.bundle(), &new).unwrap();
+        assert!(verify(&ca.bundle(), &old).is_err());
+    }
+    assert!(operator.done(&[]).contains("no rotation in progress"));
+    // The mark follows, so that a restart finds what it expects.
+    let mark = key("configmaps", "ringmail-system", "ringmail-ca-root-cert");
+    let root =
+        data(&server.get(&key("secrets", "ringmail-system", "ringmail-ca-root")).unwrap())["ca.crt"].clone();
+    eventually("the configmap has the new root alone", || {
+        data(&server.get(&mark).unwrap())["root-cert.pem"] == root
+    });
+    drop(cas);
+    verify(&Ca::on(&server, &FLAGS).bundle(), &new).unwrap();
+}
+
+fn verify_under(root: &CertificateDer<'static>, leaf: &[CertificateDer<'static>]) -> Result<(), String> {
+    let trust_domain = "cluster.local".parse().unwrap();
+    let bundle = ringmail_identity::TrustBundle::new(trust_domain, vec![root.clone()]).unwrap();
+    verify(&bundle, leaf).map(|_| ())
+}
+
+#[tokio::test]
+async fn a_stage_can_be_undone() {
+    let server = FakeApiServer::start(&["ringmail-system"]);
+    let operator = Operator::of(&server);
+    let ca = Ca::on(&server, &FLAGS);
+    let first = ca.bundle().roots()[0].der.clone();
+    operator.done(&["--stage", "trust"]);
+    operator.done(&["--stage", "sign", "--min-age", "1ms"]);
+    eventually("the new one signs", || ca.bundle().roots()[0].der != first);
+    operator.done(&["--stage", "undo"]);
+    eventually("the old one signs again", || ca.bundle().roots()[0].der == first);
+    assert_eq!(ca.bundle().roots().len(), 2);
+    operator.refused(&["--stage", "undo"], "expected at least 24 h");
+    operator.done(&["--stage", "undo", "--min-age", "1ms"]);
+    eventually("the new one has left", || ca.bundle().roots().len() == 1);
+}
+
+#[tokio::test]
+async fn a_secret_of_another_root_is_not_taken_while_running() {
+    let server = FakeApiServer::start(&["ringmail-system"]);
+    let ca = Ca::on(&server, &FLAGS);
+    let first = ca.bundle().roots()[0].der.clone();
+    let stranger = FakeApiServer::start(&["ringmail-system"]);
+    drop(Ca::on(&stranger, &FLAGS));
+    let secret = key("secrets", "ringmail-system", "ringmail-ca-root");
+    let own = server.get(&secret).unwrap();
+    server.put(&secret, stranger.get(&secret).unwrap());
+    ca.await_metric("ringmail_ca_reloads_total{result=\"refused\"}", 1.0);
+    let line = ca.line(|line| line["level"] == "ERROR");
+    assert!(line["error"].as_str().unwrap().contains("no root in common with the bundle in force"), "{line}");
+    server.delete(&secret);
+    ca.await_metric("ringmail_ca_reloads_total{result=\"refused\"}", 2.0);
+    verify_under(&first, &leaf(&ca).await).unwrap();
+    server.put(&secret, own);
+    verify_under(&first, &leaf(&ca).await).unwrap();
+}

@@ -1,0 +1,90 @@
+//! What must not run, and the words a user reads of it.
+
+use super::*;
+
+fn refusal(change: impl Fn(&mut Value)) -> String {
+    let mut pod = pod(&[], &[]);
+    change(&mut pod);
+    match outcome(&pod, &istio_namespace(), NATIVE) {
+        Outcome::Refused(refusal) => refusal.to_string(),
+        other @ (Outcome::Injected(_) | Outcome::Skipped(_)) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn pods_that_cannot_be_in_the_mesh_are_refused_with_the_reason() {
+    let container = |name: &str| json!({"name": name, "image": "x"});
+    let cases: Vec<(&str, Value, &str)> = vec![
+        ("/spec/hostNetwork", json!(true), "hostNetwork: true"),
+        ("/spec/os", json!({"name": "windows"}), "for Windows"),
+        ("/spec/nodeSelector", json!({"kubernetes.io/os": "windows"}), "for Windows"),
+        ("/spec/securityContext", json!({"runAsUser": 1337}), "the pod: runAsUser: 1337"),
+        ("/spec/securityContext", json!({"runAsGroup": 1337}), "the pod: runAsGroup: 1337"),
+        ("/spec/containers/0/securityContext", json!({"runAsUser": 1337}), "container \"ignite\": runAsUser"),
+        (
+            "/spec/containers/0/securityContext",
+            json!({"runAsGroup": 1337}),
+            "container \"ignite\": runAsGroup",
+        ),
+        (
+            "/spec/initContainers",
+            json!([{"name": "i", "securityContext": {"runAsUser": 1337}}]),
+            "container \"i\"",
+        ),
+        ("/spec/initContainers", json!([container("istio-init")]), "belongs to Istio"),
+        ("/spec/containers/1", container("linkerd-proxy"), "belongs to Linkerd"),
+        ("/spec/containers/1", container("envoy"), "an Envoy"),
+        ("/spec/containers/1", container("ringmail-proxy"), "\"ringmail-proxy\" is already in the pod"),
+        (
+            "/spec/initContainers",
+            json!([container("ringmail-init")]),
+            "\"ringmail-init\" is already in the pod",
+        ),
+        ("/spec/volumes", json!([{"name": "ringmail-token"}]), "volume \"ringmail-token\""),
+        ("/spec/containers/0/ports", json!([{"containerPort": 15020}]), "declares port 15020"),
+        ("/spec/containers", json!([]), "spec.containers is empty"),
+        ("/spec/containers", json!(7), "not a pod"),
+        ("/spec", Value::Null, "not a pod"),
+        ("/metadata/name", json!("x".repeat(MAX_POD_BYTES)), "bytes of JSON, expected at most"),
+    ];
+    for (path, value, expected) in cases {
+        let said = refusal(|pod| {
+            if let Some(place) = path.strip_suffix("/1") {
+                pod.pointer_mut(place).unwrap().as_array_mut().unwrap().push(value.clone());
+            } else {
+                let (parent, key) = path.rsplit_once('/').unwrap();
+                pod.pointer_mut(parent).unwrap()[key] = value.clone();
+            }
+        });
+        assert!(said.contains(expected), "{path}: {said}");
+    }
+}
+
+#[test]
+fn a_container_with_its_own_user_is_not_judged_by_the_pods() {
+    let mut pod = pod(&[], &[]);
+    pod["spec"]["securityContext"] = json!({"runAsUser": 1337});
+    pod["spec"]["containers"][0]["securityContext"] = json!({"runAsUser": 1000});
+    assert!(matches!(outcome(&pod, &istio_namespace(), NATIVE), Outcome::Injected(_)));
+}
+
+#[test]
+fn a_udp_port_with_the_number_of_one_of_the_sidecars_is_no_clash() {
+    let mut pod = pod(&[], &[]);
+    pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 15020, "protocol": "UDP"}]);
+    assert!(matches!(outcome(&pod, &istio_namespace(), NATIVE), Outcome::Injected(_)));
+}
+
+#[test]
+fn metadata_that_is_none_is_refused_and_never_a_panic() {
+    for metadata in [json!(7), json!([]), json!({"labels": 7}), json!({"annotations": {"a": 1}}), json!("x")]
+    {
+        let pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "a"}]}});
+        let said = outcome(&pod, &istio_namespace(), NATIVE);
+        assert!(matches!(said, Outcome::Refused(Refusal::NotAPod { .. })), "{metadata}: {said:?}");
+    }
+    for pod in [json!(7), json!([]), Value::Null, json!({})] {
+        let said = outcome(&pod, &istio_namespace(), NATIVE);
+        assert!(matches!(said, Outcome::Refused(Refusal::NotAPod { .. })), "{pod}: {said:?}");
+    }
+}

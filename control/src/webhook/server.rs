@@ -1,0 +1,277 @@
+//! HTTPS for the API server, and for whoever else reaches the port: every size, number and time has a bound.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
+use kube::{Api, Client};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::events::Events;
+use super::metrics::{Metrics, Rejected};
+use super::review::{Review, Verdict};
+use super::sources::Sources;
+use super::upkeep::State;
+use crate::inject::{self, InjectConfig, Namespace};
+
+/// What the API server takes of an object is 3 MiB; the review around it is small.
+const MAX_REVIEW_BYTES: usize = 3 * 1024 * 1024 + 64 * 1024;
+
+/// Reviews at the same time: they are work for the processor, and each may hold many times its bytes. Others wait.
+const MAX_REVIEWS: usize = 8;
+
+/// Bodies that are read at the same time, apart from the reviews, so that one that does not come delays nobody.
+const MAX_BODIES: usize = 64;
+
+/// Requests at the same time on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 64;
+
+/// The API servers of a cluster hold a few each; whoever else comes must not take the last.
+const MAX_CONNECTIONS: usize = 256;
+
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+const BODY_DEADLINE: Duration = Duration::from_secs(5);
+const HEADER_DEADLINE: Duration = Duration::from_secs(60);
+/// Below the ten seconds after which the API server gives up, so that it hears why.
+const REVIEW_DEADLINE: Duration = Duration::from_secs(8);
+/// Requests in flight may end; the API server goes to the other replica with new ones.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_DEADLINE: Duration = Duration::from_secs(10);
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+
+/// What answers reviews.
+pub(super) struct Server {
+    client: Client,
+    injection: InjectConfig,
+    state: watch::Receiver<State>,
+    events: Events,
+    metrics: Metrics,
+    reviews: Semaphore,
+    bodies: Semaphore,
+}
+
+impl Server {
+    pub(super) fn new(
+        client: Client,
+        injection: InjectConfig,
+        state: watch::Receiver<State>,
+        events: Events,
+        metrics: Metrics,
+    ) -> Self {
+        let (reviews, bodies) = (Semaphore::new(MAX_REVIEWS), Semaphore::new(MAX_BODIES));
+        Self { client, injection, state, events, metrics, reviews, bodies }
+    }
+
+    /// Serves until `shutdown` turns true.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tls: TlsAcceptor,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
+        let (permits, sources) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Sources::default());
+        loop {
+            let accepted = tokio::select! {
+                _ = shutdown.wait_for(|ending| *ending) => break,
+                accepted = listener.accept() => accepted,
+            };
+            let Ok((stream, source)) = accepted else {
+                sleep(ACCEPT_BACK_OFF).await;
+                continue;
+            };
+            let permit = Arc::clone(&permits).try_acquire_owned().ok();
+            let Some(permit) = permit.zip(sources.count(source.ip())) else {
+                self.metrics.reject(Rejected::TooManyConnections);
+                continue;
+            };
+            let (server, tls, ending) = (Arc::clone(&self), tls.clone(), shutdown.clone());
+            tokio::spawn(async move {
+                server.metrics.connections.inc();
+                server.clone().connection(stream, tls, ending).await;
+                server.metrics.connections.dec();
+                drop(permit);
+            });
+        }
+        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+        let _ = timeout(DRAIN_DEADLINE, permits.acquire_many(all)).await;
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, tls: TlsAcceptor, ending: watch::Receiver<bool>) {
+        let Ok(Ok(stream)) = timeout(HANDSHAKE_DEADLINE, tls.accept(stream)).await else {
+            self.metrics.reject(Rejected::Handshake);
+            return;
+        };
+        let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let server = Arc::clone(&self);
+        let service = service_fn(move |request| {
+            let server = Arc::clone(&server);
+            async move { Ok::<_, Infallible>(server.answer(request).await) }
+        });
+        let io = TokioIo::new(stream);
+        let ended = if is_h2 {
+            let mut http = http2::Builder::new(TokioExecutor::new());
+            http.timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_STREAMS)
+                .keep_alive_interval(PING_EVERY)
+                .keep_alive_timeout(PING_DEADLINE);
+            let connection = http.serve_connection(io, service);
+            tokio::pin!(connection);
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = told(ending) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        } else {
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE);
+            let connection = http.serve_connection(io, service);
+            tokio::pin!(connection);
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = told(ending) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection to the webhook failed");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if let Err((status, text)) = check(&request) {
+            self.metrics.reject(Rejected::WrongRequest);
+            return plain(status, text);
+        }
+        let begun = Instant::now();
+        let body = match self.body(request.into_body()).await {
+            Ok(body) => body,
+            Err((status, text)) => return plain(status, text),
+        };
+        let Ok(Ok(_permit)) = timeout(REVIEW_DEADLINE, self.reviews.acquire()).await else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "too many reviews at the same time");
+        };
+        let review = match Review::read(&body) {
+            Ok(review) => review,
+            Err(error) => {
+                self.metrics.reject(Rejected::NotAReview);
+                return plain(StatusCode::BAD_REQUEST, &error.to_string());
+            }
+        };
+        drop(body);
+        let left = REVIEW_DEADLINE.saturating_sub(begun.elapsed());
+        let verdict = timeout(left, self.decide(&review)).await;
+        let verdict = verdict.unwrap_or_else(|_| {
+            Verdict::Unable("the API server did not name the namespace in time".to_owned())
+        });
+        self.record(&review, &verdict, begun.elapsed());
+        let mut response = Response::new(Full::new(Bytes::from(verdict.answer(&review.uid))));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+
+    async fn body(&self, body: Incoming) -> Result<Bytes, (StatusCode, &'static str)> {
+        let reading = async {
+            let permit = self.bodies.acquire().await;
+            let body = Limited::new(body, MAX_REVIEW_BYTES).collect().await;
+            drop(permit);
+            body
+        };
+        match timeout(BODY_DEADLINE, reading).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                self.metrics.reject(Rejected::BodyTooLarge);
+                Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is above 3 MiB"))
+            }
+            Ok(Err(_)) | Err(_) => {
+                self.metrics.reject(Rejected::BodyTooSlow);
+                Err((StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))
+            }
+        }
+    }
+
+    async fn decide(&self, review: &Review) -> Verdict {
+        let Some(pod) = &review.pod else { return Verdict::Allowed(Vec::new()) };
+        let cluster = match &*self.state.borrow() {
+            State::Ready(cluster) => *cluster,
+            State::Waiting(reason) => return Verdict::Unable(reason.clone()),
+        };
+        // Asked afresh each time: a pod that is created right after its namespace was labelled must not slip through.
+        let namespaces: Api<NamespaceObject> = Api::all(self.client.clone());
+        let namespace = match namespaces.get(&review.namespace).await {
+            Ok(found) => Namespace {
+                name: review.namespace.clone(),
+                labels: found.metadata.labels.unwrap_or_default(),
+                annotations: found.metadata.annotations.unwrap_or_default(),
+            },
+            Err(error) => return Verdict::Unable(format!("namespace {:?}: {error}", review.namespace)),
+        };
+        let request = inject::Request { pod, namespace: &namespace, workload: None, cluster };
+        inject::inject(&request, &self.injection).into()
+    }
+
+    fn record(&self, review: &Review, verdict: &Verdict, took: Duration) {
+        self.metrics.reviewed(verdict.word(), took);
+        let (namespace, dry_run) = (&review.namespace, review.dry_run);
+        let pod = review.pod.as_ref();
+        let name = pod.map(inject::workload_of).unwrap_or_default();
+        match verdict {
+            Verdict::Injected(injected) => {
+                self.metrics.warnings.inc_by(injected.warnings.len() as u64);
+                tracing::info!(namespace, name, dry_run, warnings = injected.warnings.len(), "injected");
+                if let Some(pod) = pod.filter(|_| !dry_run) {
+                    self.events.publish(namespace, pod, &injected.warnings);
+                }
+            }
+            Verdict::Refused(refusal) => tracing::info!(namespace, name, dry_run, %refusal, "refused"),
+            Verdict::Unable(fault) => tracing::warn!(namespace, name, dry_run, %fault, "unable to decide"),
+            Verdict::Allowed(_) => tracing::debug!(namespace, name, dry_run, "left as it is"),
+        }
+    }
+}
+
+/// Returns when the process is told to end.
+async fn told(mut ending: watch::Receiver<bool>) {
+    let _ = ending.wait_for(|ending| *ending).await;
+}
+
+fn check(request: &Request<Incoming>) -> Result<(), (StatusCode, &'static str)> {
+    if request.uri().path() != "/inject" {
+        return Err((StatusCode::NOT_FOUND, "there is only /inject"));
+    }
+    if request.method() != Method::POST {
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "only POST"));
+    }
+    let header = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    if header(CONTENT_TYPE).and_then(|kind| kind.split(';').next()).map(str::trim) != Some("application/json")
+    {
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "only application/json"));
+    }
+    let length = header(CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
+    if length.is_some_and(|length| length > MAX_REVIEW_BYTES) {
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is above 3 MiB"));
+    }
+    Ok(())
+}
+
+fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(format!("{text}\n"))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,36 @@
+//! Everything about connections to one pod: one message for the modes, and one for each policy.
+
+use ringmail_xds::{ringmail as message, security};
+
+use super::WireError;
+use crate::authorization::{Authorization, CompiledPolicy};
+use crate::inbound::Inbound;
+use crate::mode::PortModes;
+use crate::report::Report;
+
+impl Inbound {
+    /// The messages that say the same. The policies are oldest first; their names and versions, and what holds for
+    /// the mesh, are for the sender to fill in.
+    pub fn to_wire(&self) -> (message::Inbound, Vec<security::Authorization>) {
+        let (mode, ports) = self.modes.to_wire();
+        let reports = self.reports.iter().map(Report::to_wire).collect();
+        let inbound = message::Inbound { mode, ports, reports, ..message::Inbound::default() };
+        (inbound, self.authorization.policies().iter().map(CompiledPolicy::to_wire).collect())
+    }
+
+    /// Reads [`to_wire`](Self::to_wire) back; `policies` must be in the order in which `inbound` names them.
+    ///
+    /// # Errors
+    /// [`WireError`] with the field that does not say what is needed.
+    pub fn from_wire<'m>(
+        inbound: &message::Inbound,
+        policies: impl IntoIterator<Item = &'m security::Authorization>,
+    ) -> Result<Self, WireError> {
+        let policies = policies.into_iter().map(CompiledPolicy::from_wire).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            modes: PortModes::from_wire(inbound.mode.as_ref(), &inbound.ports)?,
+            authorization: Authorization::of(policies),
+            reports: inbound.reports.iter().map(Report::from_wire).collect(),
+        })
+    }
+}
