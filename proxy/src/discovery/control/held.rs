@@ -506,10 +506,16 @@ impl Held {
 
     /// What is held of a type, by name and version.
     pub(super) fn versions(&self, type_url: &str) -> BTreeMap<String, String> {
-        let answers = self.answers();
-        let of_type = answers.iter().filter(|answer| answer.type_url == type_url);
-        let resources = of_type.flat_map(|answer| &answer.resources);
-        resources.map(|resource| (resource.name.clone(), resource.version.clone())).collect()
+        fn versions<'r, M: 'r>(held: impl Iterator<Item = &'r Named<M>>) -> BTreeMap<String, String> {
+            held.map(|held| (held.resource.name.clone(), held.resource.version.clone())).collect()
+        }
+        match type_url {
+            Address::TYPE_URL => versions(self.addresses.values()),
+            ringmail::Destination::TYPE_URL => versions(self.destinations.values()),
+            Authorization::TYPE_URL => versions(self.policies.values()),
+            ringmail::Inbound::TYPE_URL => versions(self.inbound.iter()),
+            _ => BTreeMap::new(),
+        }
     }
 }
 
