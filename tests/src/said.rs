@@ -1,5 +1,10 @@
 //! What sidecars say of themselves: metrics, connections and the access log, read as an operator would.
 
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
 use anyhow::{Context, Result, ensure};
 use ringmail_lab::{network::Pod, sidecar::Sidecar};
 use serde_json::Value;
@@ -35,9 +40,22 @@ pub fn connections(sidecar: &Sidecar, pod: &Pod) -> Result<Vec<Value>> {
     list.cloned().with_context(|| format!("no list of connections in {}", answer.body))
 }
 
-/// Lines of the access log that hold every one of `parts`.
+/// How long a line of the access log may come after the metric that counts it: a thread of its own writes it.
+const LINE_IS_WRITTEN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Lines of the access log that hold every one of `parts`; none once they could have been written.
 pub fn access_lines(sidecar: &Sidecar, parts: &[&str]) -> Vec<String> {
-    let log = sidecar.log_text();
+    let until = Instant::now() + LINE_IS_WRITTEN_WITHIN;
+    loop {
+        let lines = lines_with(&sidecar.log_text(), parts);
+        if !lines.is_empty() || Instant::now() > until {
+            return lines;
+        }
+        sleep(Duration::from_millis(50));
+    }
+}
+
+fn lines_with(log: &str, parts: &[&str]) -> Vec<String> {
     log.lines().filter(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned).collect()
 }
 
