@@ -61,6 +61,21 @@ fn a_second_pass_over_each_changes_nothing() {
     }
 }
 
+/// A variable that the proxy does not know is a setting that does not hold.
+#[test]
+fn every_variable_of_a_sidecar_is_a_setting_that_the_proxy_documents() {
+    let settings = std::fs::read_to_string(directory().join("../../../docs/config.md")).unwrap();
+    for (_, after, ..) in SCENARIOS {
+        let pod = std::fs::read_to_string(directory().join(format!("{after}.after"))).unwrap();
+        let variables: Vec<_> = pod.split("name: RINGMAIL_").skip(1).collect();
+        assert!(!variables.is_empty(), "{after} has no variable");
+        for variable in variables {
+            let name = variable.lines().next().unwrap().trim_end().to_lowercase();
+            assert!(settings.contains(&format!("`{name}`")), "{after}: {name} is no setting of docs/config.md");
+        }
+    }
+}
+
 fn injected(text: &str, (name, value): (&str, &str), cluster: Cluster) -> Manifest {
     let labels = BTreeMap::from([(name.to_owned(), value.to_owned())]);
     let namespace =

@@ -46,7 +46,7 @@ pub struct InjectConfig {
     /// Where the CA is, a URL.
     pub ca_address: String,
     /// Where discovery is, a URL.
-    pub control_address: String,
+    pub discovery_address: String,
     /// What the sidecar asks of a CPU.
     pub proxy_cpu_request: Option<String>,
     /// What it may take of a CPU at most; nothing is no limit.
@@ -84,7 +84,7 @@ impl Default for InjectConfig {
             trust_domain: "cluster.local".to_owned(),
             cluster: "Kubernetes".to_owned(),
             ca_address: "https://ringmail-ca.ringmail-system.svc:15012".to_owned(),
-            control_address: "https://ringmail-control.ringmail-system.svc:15012".to_owned(),
+            discovery_address: "https://ringmail-control.ringmail-system.svc:15012".to_owned(),
             proxy_cpu_request: Some(DEFAULT_CPU_REQUEST.to_owned()),
             proxy_cpu_limit: None,
             proxy_memory_request: Some(DEFAULT_MEMORY_REQUEST.to_owned()),
@@ -167,7 +167,7 @@ impl Reader {
             trust_domain: self.text("trust_domain", default.trust_domain, domain, "a trust domain"),
             cluster: self.text("cluster", default.cluster, cluster, "a name"),
             ca_address: self.text("ca_address", default.ca_address, url, "https://host:port"),
-            control_address: self.text("control_address", default.control_address, url, "https://host:port"),
+            discovery_address: self.text("discovery_address", default.discovery_address, url, "https://host:port"),
             proxy_cpu_request: self.quantity("proxy_cpu_request", default.proxy_cpu_request),
             proxy_cpu_limit: self.quantity("proxy_cpu_limit", default.proxy_cpu_limit),
             proxy_memory_request: self.quantity("proxy_memory_request", default.proxy_memory_request),

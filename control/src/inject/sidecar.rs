@@ -312,7 +312,7 @@ fn environment(
         ("trust_domain", config.trust_domain.clone()),
         ("cluster", config.cluster.clone()),
         ("ca_address", config.ca_address.clone()),
-        ("control_address", config.control_address.clone()),
+        ("discovery_address", config.discovery_address.clone()),
         ("log_level", overrides.log_level.clone().unwrap_or_else(|| config.log_level.clone())),
         ("log_format", overrides.log_format.unwrap_or(&config.log_format).to_owned()),
         ("access_log", overrides.access_log.unwrap_or(&config.access_log).to_owned()),
