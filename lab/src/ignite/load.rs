@@ -41,7 +41,8 @@ pub struct Verified {
 }
 
 impl Verified {
-    fn parse(answer: &str) -> Result<Self> {
+    /// Reads the answer of `verify` and `check`.
+    pub fn parse(answer: &str) -> Result<Self> {
         let (found, lost) = (number(answer, "found")?, number(answer, "lost")?);
         Ok(Self { found, lost, corrupt: number(answer, "corrupt")? })
     }
@@ -63,7 +64,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    fn parse(answer: &str) -> Result<Self> {
+    /// Reads the answer of `progress`, `mark` and `halt`.
+    pub fn parse(answer: &str) -> Result<Self> {
         Ok(Self {
             operations: number(answer, "operations")?,
             errors: number(answer, "errors")?,

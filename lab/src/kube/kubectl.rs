@@ -32,6 +32,11 @@ impl Kubectl {
         &self.kubeconfig
     }
 
+    /// The program.
+    pub fn program(&self) -> &std::path::Path {
+        &self.program
+    }
+
     /// Runs it and returns what it printed; an error carries its stderr.
     pub fn run(&self, args: &[&str]) -> Result<String> {
         printed(args, self.output(args, None)?)

@@ -1,0 +1,34 @@
+//! What the sidecar of a pod says of itself, asked as the guides ask.
+
+use anyhow::Result;
+
+use super::place::Place;
+use crate::said;
+
+/// The name of a sidecar that Istio's label asked for.
+pub const ISTIO_PROXY: &str = "istio-proxy";
+
+/// The text of the sidecar's metrics.
+pub fn text(place: &Place, pod: &str) -> Result<String> {
+    place.sh(pod, ISTIO_PROXY, "curl -s localhost:15000/stats/prometheus")
+}
+
+/// The sum of a metric over all series that carry every one of `labels`, each `name="value"`.
+pub fn sum(place: &Place, pod: &str, name: &str, labels: &[&str]) -> Result<f64> {
+    Ok(said::sum(&text(place, pod)?, name, labels))
+}
+
+/// How many connections were opened with this `connection_security_policy`, as one side counted them.
+pub fn opened(place: &Place, pod: &str, reporter: &str, security: &str) -> Result<f64> {
+    let labels = [
+        format!("reporter=\"{reporter}\""),
+        format!("connection_security_policy=\"{security}\""),
+    ];
+    let labels: Vec<_> = labels.iter().map(String::as_str).collect();
+    sum(place, pod, "istio_tcp_connections_opened_total", &labels)
+}
+
+/// How often connections ended for `reason`.
+pub fn ended(place: &Place, pod: &str, reason: &str) -> Result<f64> {
+    sum(place, pod, "ringmail_connections_closed_total", &[&format!("reason=\"{reason}\"")])
+}

@@ -1,0 +1,17 @@
+//! Scenarios on a real Kubernetes: the mesh from its own manifests, grids from theirs, and what `kubectl` says of both.
+//!
+//! `scripts/e2e-kube.sh` brings a cluster, loads the images and runs them. All share one mesh: a scenario that only uses
+//! it holds [`Stage::shared`], one that takes a part of it away holds [`Stage::alone`], and each has namespaces of its own.
+
+pub mod grid;
+pub mod load;
+pub mod metrics;
+pub mod place;
+pub mod stage;
+pub mod toolbox;
+
+pub use grid::{Grid, GridSettings};
+pub use load::GridLoad;
+pub use place::Place;
+pub use stage::{Stage, stage};
+pub use toolbox::Toolbox;
