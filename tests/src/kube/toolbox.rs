@@ -22,9 +22,9 @@ pub struct Toolbox {
 }
 
 impl Toolbox {
-    /// Listens on every port of a grid, on both families, and says its name to whoever connects.
+    /// Listens on every port of a grid, on both families, and says its name to whoever says anything.
     pub fn server(name: &str) -> Self {
-        let listen = "socat TCP6-LISTEN:$port,fork,reuseaddr,ipv6only=0,backlog=256 SYSTEM:'echo $HOSTNAME'";
+        let listen = "socat TCP6-LISTEN:$port,fork,reuseaddr,ipv6only=0,backlog=256 SYSTEM:'read line; echo $HOSTNAME'";
         let ports = GRID_PORTS.map(|port| port.to_string()).join(" ");
         Self::of(name, &format!("for port in {ports}; do {listen} & done; wait"))
     }
@@ -101,7 +101,7 @@ pub fn dial(place: &Place, pod: &str, host: &str, port: u16) -> Result<Option<St
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let options = format!("connect-timeout={DIAL_SECONDS}");
     let script =
-        format!("socat -T{DIAL_SECONDS} -t{DIAL_SECONDS} - 'TCP:{host}:{port},{options}' </dev/null || true");
+        format!("echo hello | socat -T{DIAL_SECONDS} -t{DIAL_SECONDS} - 'TCP:{host}:{port},{options}' || true");
     let said = place.sh(pod, "main", &script)?;
     Ok(Some(said.trim().to_owned()).filter(|said| !said.is_empty()))
 }

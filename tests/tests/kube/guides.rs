@@ -122,7 +122,7 @@ fn the_distroless_image_carries_the_program_and_nothing_to_type_into() {
     let bare = place.address("bare").unwrap();
     let heard = ringmail_tests::kube::toolbox::dial(&place, "asks", &bare, 10800).unwrap();
     assert_eq!(heard.as_deref(), Some("bare"));
-    // The same numbers, asked from the outside.
+    // The same numbers, asked by a neighbour, as Prometheus does.
     let numbers = place.sh("asks", "main", &format!("curl -s http://{bare}:15020/stats/prometheus")).unwrap();
     assert!(numbers.contains("connection_security_policy=\"mutual_tls\""), "{numbers}");
 }
