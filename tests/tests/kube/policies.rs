@@ -1,1 +1,253 @@
 //! Policies as `kubectl apply` brings them: what they decide, how soon, and what is said of those that do not hold.
+
+use std::{thread::sleep, time::Duration};
+
+use ringmail_tests::kube::{Place, Toolbox, metrics, stage, toolbox::dial};
+
+/// How long a policy may take from `kubectl apply` to every sidecar.
+const APPLIED_WITHIN: Duration = Duration::from_secs(2);
+
+/// An event is written by the replica that leads, after it has compiled what was applied.
+const TOLD_WITHIN: Duration = Duration::from_secs(15);
+
+const THIN: u16 = 10800;
+const COMMUNICATION: u16 = 47100;
+
+/// A PeerAuthentication of a row: its namespace, its name, and its spec.
+type Layer = (&'static str, &'static str, &'static str);
+
+/// Whether a stranger in plaintext is served on 10800, and on 47100.
+type Served = (bool, bool);
+
+const MESH: &str = "istio-system";
+const HERE: &str = "precedence";
+const STRICT: &str = "mtls: {mode: STRICT}";
+const PERMISSIVE: &str = "mtls: {mode: PERMISSIVE}";
+const SERVER: &str = "selector: {matchLabels: {app: server}}";
+
+#[test]
+#[ignore = "needs a cluster"]
+fn the_precedence_of_peer_authentications_holds_on_the_cluster_within_two_seconds() {
+    let workload = |rest: &str| -> &'static str { format!("{SERVER}, {rest}").leak() };
+    let thin = |mode: &str| format!("portLevelMtls: {{10800: {{mode: {mode}}}}}");
+    let strict_but_thin = workload(&format!("{STRICT}, {}", thin("PERMISSIVE")));
+    let strict_but_thin_in_the_clear = workload(&format!("{STRICT}, {}", thin("DISABLE")));
+    let unset_but_thin = workload(&thin("PERMISSIVE"));
+    let rows: &[(&str, &[Layer], Served)] = &[
+        ("nobody has said anything", &[], (true, true)),
+        ("the mesh is strict", &[(MESH, "default", STRICT)], (false, false)),
+        ("a namespace overrides the mesh", &[(MESH, "default", STRICT), (HERE, "default", PERMISSIVE)], (true, true)),
+        ("UNSET inherits", &[(MESH, "default", STRICT), (HERE, "default", "mtls: {mode: UNSET}")], (false, false)),
+        ("an empty policy inherits", &[(MESH, "default", STRICT), (HERE, "default", "")], (false, false)),
+        (
+            "a workload overrides its namespace",
+            &[(HERE, "default", STRICT), (HERE, "server", workload(PERMISSIVE))],
+            (true, true),
+        ),
+        (
+            "a workload may be stricter than its namespace",
+            &[(HERE, "default", PERMISSIVE), (HERE, "server", workload(STRICT))],
+            (false, false),
+        ),
+        ("a port overrides its workload", &[(HERE, "server", strict_but_thin)], (true, false)),
+        ("a port in the clear", &[(HERE, "server", strict_but_thin_in_the_clear)], (true, false)),
+        (
+            "a port overrides, and the rest inherits",
+            &[(HERE, "default", STRICT), (HERE, "server", unset_but_thin)],
+            (true, false),
+        ),
+        (
+            "the oldest of two for a workload holds",
+            &[(HERE, "older", workload(STRICT)), (HERE, "a-newer", workload(PERMISSIVE))],
+            (false, false),
+        ),
+        ("a policy of other pods", &[(HERE, "other", "selector: {matchLabels: {app: other}}, mtls: {mode: STRICT}")], (
+            true, true,
+        )),
+    ];
+    let stage = stage();
+    let _use = stage.alone();
+    let place = Place::in_mesh(stage, HERE).unwrap();
+    let strangers = Place::new(stage, "precedence-strangers").unwrap();
+    let _mesh = Place::new(stage, MESH).unwrap();
+    Toolbox::server("server").begin(&place).unwrap();
+    Toolbox::idle("stranger").begin(&strangers).unwrap();
+    Toolbox::idle("member").start(&place).unwrap();
+    place.ready("server").unwrap();
+    strangers.ready("stranger").unwrap();
+    let server = place.address("server").unwrap();
+
+    for (what, layers, (thin, communication)) in rows {
+        for (namespace, name, spec) in *layers {
+            stage.apply(&peer_authentication(namespace, name, spec)).unwrap();
+            if layers.iter().filter(|layer| layer.2.contains("selector")).count() > 1 {
+                // Ages are whole seconds.
+                sleep(Duration::from_millis(1_100));
+            }
+        }
+        sleep(APPLIED_WITHIN);
+        for (port, served) in [(THIN, thin), (COMMUNICATION, communication)] {
+            let expected = served.then_some("server");
+            let heard = dial(&strangers, "stranger", &server, port).unwrap();
+            assert_eq!(heard.as_deref(), expected, "{what}: a stranger on {port}");
+            let heard = dial(&place, "member", &server, port).unwrap();
+            assert_eq!(heard.as_deref(), Some("server"), "{what}: a member on {port}");
+        }
+        for (namespace, name, _) in *layers {
+            stage.kubectl(&["delete", "peerauthentication", "-n", namespace, name]).unwrap();
+        }
+    }
+    // The one row that took the member out of TLS is the one that says DISABLE.
+    assert_eq!(metrics::opened(&place, "member", "source", "none").unwrap(), 1.0);
+}
+
+fn peer_authentication(namespace: &str, name: &str, spec: &str) -> String {
+    format!(
+        "{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, \
+         metadata: {{name: {name}, namespace: {namespace}}}, spec: {{{spec}}}}}"
+    )
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn authorization_decides_by_principal_namespace_port_and_address_within_two_seconds() {
+    let stage = stage();
+    let _use = stage.shared();
+    let place = Place::in_mesh(stage, "authz").unwrap();
+    let outside = Place::in_mesh(stage, "authz-outside").unwrap();
+    place.kubectl(&["create", "serviceaccount", "guest"]).unwrap();
+    Toolbox::server("server").begin(&place).unwrap();
+    Toolbox::idle("guest").spec("serviceAccountName: guest").begin(&place).unwrap();
+    Toolbox::idle("outsider").begin(&outside).unwrap();
+    Toolbox::idle("member").start(&place).unwrap();
+    for (place, pod) in [(&place, "server"), (&place, "guest"), (&outside, "outsider")] {
+        place.ready(pod).unwrap();
+    }
+    let (server, member) = (place.address("server").unwrap(), place.address("member").unwrap());
+    let address = format!("action: ALLOW, rules: [{{from: [{{source: {{ipBlocks: [\"{member}\"]}}}}]}}]");
+    let guest = r#"from: [{source: {principals: ["cluster.local/ns/authz/sa/guest"]}}]"#;
+    let not_guest = format!("action: DENY, rules: [{{{guest}}}]");
+    let only_guest = format!("action: ALLOW, rules: [{{{guest}}}]");
+    // Who is served on 10800: the member, the guest, the outsider; and the member on 47100.
+    let rows: &[(&str, &[&str], [bool; 4])] = &[
+        ("nothing is said", &[], [true; 4]),
+        ("one principal", &[&only_guest], [false, true, false, false]),
+        ("all but one principal", &[&not_guest], [true, false, true, true]),
+        (
+            "one namespace",
+            &[r#"action: ALLOW, rules: [{from: [{source: {namespaces: ["authz-outside"]}}]}]"#],
+            [false, false, true, false],
+        ),
+        (
+            "one port",
+            &[r#"action: ALLOW, rules: [{to: [{operation: {ports: ["10800"]}}]}]"#],
+            [true, true, true, false],
+        ),
+        (
+            "all but one port",
+            &[r#"action: DENY, rules: [{to: [{operation: {ports: ["10800"]}}]}]"#],
+            [false, false, false, true],
+        ),
+        ("one address", &[&address], [true, false, false, true]),
+        ("who is denied is not allowed", &[&not_guest, &only_guest], [false; 4]),
+        ("nobody", &["{}"], [false; 4]),
+    ];
+    for (what, specs, served) in rows {
+        for (number, spec) in specs.iter().enumerate() {
+            let spec = if *spec == "{}" { "" } else { spec };
+            place
+                .apply(&format!(
+                    "{{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, \
+                     metadata: {{name: policy-{number}}}, spec: {{{spec}}}}}"
+                ))
+                .unwrap();
+        }
+        sleep(APPLIED_WITHIN);
+        let dials = [
+            (&place, "member", THIN),
+            (&place, "guest", THIN),
+            (&outside, "outsider", THIN),
+            (&place, "member", COMMUNICATION),
+        ];
+        let heard = dials.map(|(place, pod, port)| dial(place, pod, &server, port).unwrap().is_some());
+        assert_eq!(heard, *served, "{what}: member, guest, outsider on 10800, member on 47100");
+        place.kubectl(&["delete", "authorizationpolicies", "--all"]).unwrap();
+    }
+    assert!(metrics::ended(&place, "server", "policy_denied").unwrap() > 0.0);
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn a_destination_rule_takes_connections_out_of_tls_and_back_within_two_seconds() {
+    let stage = stage();
+    let _use = stage.shared();
+    let place = Place::in_mesh(stage, "rules").unwrap();
+    Toolbox::server("server").begin(&place).unwrap();
+    Toolbox::idle("member").start(&place).unwrap();
+    place.ready("server").unwrap();
+    place.kubectl(&["expose", "pod", "server", "--port=10800"]).unwrap();
+    let server = place.address("server").unwrap();
+    let in_plaintext = || metrics::opened(&place, "member", "source", "none").unwrap();
+    assert_eq!(dial(&place, "member", &server, THIN).unwrap().as_deref(), Some("server"));
+    assert_eq!(in_plaintext(), 0.0);
+    let rule = |tls: &str| {
+        format!(
+            "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: server}}, \
+             spec: {{host: server.rules.svc.cluster.local, trafficPolicy: {{{tls}}}}}}}"
+        )
+    };
+    place.apply(&rule("tls: {mode: DISABLE}")).unwrap();
+    sleep(APPLIED_WITHIN);
+    assert_eq!(dial(&place, "member", &server, THIN).unwrap().as_deref(), Some("server"));
+    assert_eq!(in_plaintext(), 1.0, "the rule does not hold");
+    place.apply(&rule("portLevelSettings: [{port: {number: 10800}, tls: {mode: ISTIO_MUTUAL}}]")).unwrap();
+    sleep(APPLIED_WITHIN);
+    assert_eq!(dial(&place, "member", &server, THIN).unwrap().as_deref(), Some("server"));
+    assert_eq!(in_plaintext(), 1.0, "the rule still holds");
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn what_does_not_hold_of_a_policy_is_told_by_an_event_that_names_the_field() {
+    let stage = stage();
+    let _use = stage.shared();
+    let place = Place::in_mesh(stage, "halves").unwrap();
+    let rows = [
+        (
+            "AuthorizationPolicy",
+            "authorizationpolicy",
+            r#"action: ALLOW, rules: [{to: [{operation: {methods: ["GET"]}}]}]"#,
+            "methods",
+        ),
+        (
+            "PeerAuthentication",
+            "peerauthentication",
+            "mtls: {mode: STRICT}, portLevelMtls: {10800: {mode: DISABLE}}",
+            "portLevelMtls",
+        ),
+        (
+            "DestinationRule",
+            "destinationrule",
+            "host: server, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}",
+            "loadBalancer",
+        ),
+    ];
+    for (kind, object, spec, field) in rows {
+        let group = if kind == "DestinationRule" { "networking" } else { "security" };
+        place
+            .apply(&format!(
+                "{{apiVersion: {group}.istio.io/v1, kind: {kind}, metadata: {{name: half}}, spec: {{{spec}}}}}"
+            ))
+            .unwrap();
+        let selector = format!("--field-selector=involvedObject.name=half,involvedObject.kind={kind}");
+        place
+            .until(TOLD_WITHIN, &format!("an event of {object} half names {field}"), || {
+                let events = place.kubectl(&["get", "events", &selector, "-o", "jsonpath={.items[*].message}"])?;
+                Ok(events.contains(field).then_some(()))
+            })
+            .unwrap();
+    }
+    // What no version of the field allows is refused at once, by name.
+    let refused = place.apply(&peer_authentication("halves", "wrong", "mtls: {mode: STRICTT}")).unwrap_err();
+    assert!(format!("{refused:#}").contains("spec.mtls.mode"), "{refused:#}");
+}
