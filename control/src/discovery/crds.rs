@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client, api::PostParams};
+use ringmail_policy::Kind;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::sleep};
 
@@ -58,9 +59,11 @@ async fn create(definitions: &Api<CustomResourceDefinition>, kind: PolicyKind) -
 }
 
 /// Accepts everything that the field's own definitions accept, and more: what a spec says is judged where it is read,
-/// with an event that names the field.
+/// with an event that names the field. A word that no mode has is refused at once, as those definitions refuse it: who
+/// mistypes STRICT must not leave thinking that it holds.
 fn definition(kind: PolicyKind) -> Value {
     let open = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+    let spec = spec(kind.kind);
     let version = |(place, name): (usize, &&str)| {
         json!({
             "name": name,
@@ -69,7 +72,7 @@ fn definition(kind: PolicyKind) -> Value {
             "subresources": { "status": {} },
             "schema": { "openAPIV3Schema": {
                 "type": "object",
-                "properties": { "spec": open, "status": open },
+                "properties": { "spec": spec, "status": open },
             } },
         })
     };
@@ -94,6 +97,32 @@ fn definition(kind: PolicyKind) -> Value {
             "versions": kind.versions.iter().enumerate().map(version).collect::<Vec<_>>(),
         },
     })
+}
+
+/// The fields with a closed set of words, and everything else as it comes.
+fn spec(kind: Kind) -> Value {
+    let one_of = |words: &[&str]| json!({ "type": "string", "enum": words });
+    match kind {
+        Kind::PeerAuthentication => {
+            let mtls = object(json!({ "mode": one_of(&["UNSET", "DISABLE", "PERMISSIVE", "STRICT"]) }));
+            let ports = json!({ "type": "object", "additionalProperties": mtls });
+            object(json!({ "mtls": mtls, "portLevelMtls": ports }))
+        }
+        Kind::AuthorizationPolicy => {
+            object(json!({ "action": one_of(&["ALLOW", "DENY", "AUDIT", "CUSTOM"]) }))
+        }
+        Kind::DestinationRule => {
+            let mode = one_of(&["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"]);
+            let tls = object(json!({ "mode": mode }));
+            let ports = json!({ "type": "array", "items": object(json!({ "tls": tls })) });
+            object(json!({ "trafficPolicy": object(json!({ "tls": tls, "portLevelSettings": ports })) }))
+        }
+        Kind::WorkloadEntry | Kind::Pod => object(json!({})),
+    }
+}
+
+fn object(properties: Value) -> Value {
+    json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": properties })
 }
 
 #[cfg(test)]
