@@ -133,7 +133,9 @@ impl<'a> Grid<'a> {
 
     fn view(&self, pod: &str) -> Result<Option<View>> {
         let log = self.log(pod)?;
-        let Some(line) = log.lines().rfind(|line| line.contains("Topology snapshot")) else { return Ok(None) };
+        let Some(line) = log.lines().rfind(|line| line.contains("Topology snapshot")) else {
+            return Ok(None);
+        };
         let number = |name: &str| {
             let after = line.split(name).nth(1).with_context(|| format!("{pod}: no {name} in {line}"))?;
             let digits: String = after.chars().take_while(char::is_ascii_digit).collect();

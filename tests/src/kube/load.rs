@@ -88,7 +88,9 @@ spec:
             let log = self.place.kubectl(&["logs", &self.pod, "-c", "main", "--tail=100"])?;
             if let Some(reply) = log.lines().find_map(|line| line.strip_prefix(&prefix)) {
                 let answer = reply.strip_prefix("OK");
-                return answer.map(|text| text.trim().to_owned()).with_context(|| format!("{request}: {reply}"));
+                return answer
+                    .map(|text| text.trim().to_owned())
+                    .with_context(|| format!("{request}: {reply}"));
             }
         }
         bail!("{} has not answered {request} within {ANSWERS_WITHIN:?}", self.pod)

@@ -20,12 +20,22 @@ pub fn sum(place: &Place, pod: &str, name: &str, labels: &[&str]) -> Result<f64>
 
 /// How many connections were opened with this `connection_security_policy`, as one side counted them.
 pub fn opened(place: &Place, pod: &str, reporter: &str, security: &str) -> Result<f64> {
-    let labels = [
-        format!("reporter=\"{reporter}\""),
-        format!("connection_security_policy=\"{security}\""),
-    ];
+    let labels = [format!("reporter=\"{reporter}\""), format!("connection_security_policy=\"{security}\"")];
     let labels: Vec<_> = labels.iter().map(String::as_str).collect();
     sum(place, pod, "istio_tcp_connections_opened_total", &labels)
+}
+
+/// How many connections this pod's side sent or took in plaintext, in the words of its access log.
+pub fn in_plaintext(place: &Place, pod: &str, direction: &str) -> Result<usize> {
+    let log = place.kubectl(&["logs", pod, "-c", ISTIO_PROXY])?;
+    let direction = format!("direction={direction} ");
+    let plain = |line: &&str| {
+        line.contains(&direction)
+            && line.contains(" protection=")
+            && !line.contains(" protection=mutual_tls ")
+            && !line.contains(" protection=undecided ")
+    };
+    Ok(log.lines().filter(plain).count())
 }
 
 /// How often connections ended for `reason`.

@@ -7,6 +7,7 @@ pub mod grid;
 pub mod load;
 pub mod metrics;
 pub mod place;
+pub mod process;
 pub mod stage;
 pub mod toolbox;
 

@@ -75,11 +75,21 @@ impl<'a> Place<'a> {
 
     /// Waits for a pod to be ready.
     pub fn ready(&self, pod: &str) -> Result<()> {
-        self.stage.cluster().wait_condition(&self.name, &format!("pod/{pod}"), "condition=Ready", READY_WITHIN)
+        self.stage.cluster().wait_condition(
+            &self.name,
+            &format!("pod/{pod}"),
+            "condition=Ready",
+            READY_WITHIN,
+        )
     }
 
     /// Waits until `look` gives something.
-    pub fn until<T>(&self, within: Duration, what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    pub fn until<T>(
+        &self,
+        within: Duration,
+        what: &str,
+        mut look: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
         self.stage.cluster().wait_for(within, what, |_| look())
     }
 

@@ -35,7 +35,9 @@ pub struct Stage {
 /// Where it cannot be set: no scenario means anything then.
 pub fn stage() -> &'static Stage {
     static STAGE: OnceLock<Stage> = OnceLock::new();
-    STAGE.get_or_init(|| Stage::set().unwrap_or_else(|error| panic!("the mesh cannot be installed: {error:#}")))
+    STAGE.get_or_init(|| {
+        Stage::set().unwrap_or_else(|error| panic!("the mesh cannot be installed: {error:#}"))
+    })
 }
 
 impl Stage {

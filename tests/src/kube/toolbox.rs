@@ -100,8 +100,9 @@ spec:
 pub fn dial(place: &Place, pod: &str, host: &str, port: u16) -> Result<Option<String>> {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let options = format!("connect-timeout={DIAL_SECONDS}");
-    let script =
-        format!("echo hello | socat -T{DIAL_SECONDS} -t{DIAL_SECONDS} - 'TCP:{host}:{port},{options}' || true");
+    let script = format!(
+        "echo hello | socat -T{DIAL_SECONDS} -t{DIAL_SECONDS} - 'TCP:{host}:{port},{options}' || true"
+    );
     let said = place.sh(pod, "main", &script)?;
     Ok(Some(said.trim().to_owned()).filter(|said| !said.is_empty()))
 }

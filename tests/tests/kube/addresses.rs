@@ -53,7 +53,11 @@ fn a_pod_is_reached_by_each_of_its_addresses_and_names_in_mutual_tls() {
         }
     }
     assert!(metrics::opened(&place, "member", "source", "mutual_tls").unwrap() >= reached);
-    assert_eq!(metrics::opened(&place, "member", "source", "none").unwrap(), 0.0, "something left in plaintext");
+    assert_eq!(
+        metrics::in_plaintext(&place, "member", "outbound").unwrap(),
+        0,
+        "something left in plaintext"
+    );
 
     // A node's address is nobody's in the mesh: what comes through its port is as it was sent, and STRICT refuses it.
     let port = place.field("service/on-nodes", "{.spec.ports[0].nodePort}").unwrap().parse().unwrap();

@@ -60,7 +60,8 @@ fn linkerds_guide_finds_its_container_its_port_and_its_labels() {
     stage.shell("kubectl annotate namespace ignite linkerd.io/inject=enabled").unwrap();
     place.label("linkerd.io/inject=enabled").unwrap();
     Grid::start(&place, GridSettings { nodes: 2, default_account: true }).unwrap();
-    let sidecar = "{.spec.initContainers[?(@.name=='linkerd-proxy')].ports[?(@.name=='linkerd-admin')].containerPort}";
+    let sidecar =
+        "{.spec.initContainers[?(@.name=='linkerd-proxy')].ports[?(@.name=='linkerd-admin')].containerPort}";
     assert_eq!(place.field("pod/ignite-0", sidecar).unwrap(), "4191");
 
     let me = "ignite.serviceaccount.identity.linkerd.cluster.local";

@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it meets what it did not expect")]
 
 mod addresses;
+mod faults;
 mod guides;
+mod outages;
 mod policies;
 mod ring;

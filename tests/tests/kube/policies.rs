@@ -36,8 +36,16 @@ fn the_precedence_of_peer_authentications_holds_on_the_cluster_within_two_second
     let rows: &[(&str, &[Layer], Served)] = &[
         ("nobody has said anything", &[], (true, true)),
         ("the mesh is strict", &[(MESH, "default", STRICT)], (false, false)),
-        ("a namespace overrides the mesh", &[(MESH, "default", STRICT), (HERE, "default", PERMISSIVE)], (true, true)),
-        ("UNSET inherits", &[(MESH, "default", STRICT), (HERE, "default", "mtls: {mode: UNSET}")], (false, false)),
+        (
+            "a namespace overrides the mesh",
+            &[(MESH, "default", STRICT), (HERE, "default", PERMISSIVE)],
+            (true, true),
+        ),
+        (
+            "UNSET inherits",
+            &[(MESH, "default", STRICT), (HERE, "default", "mtls: {mode: UNSET}")],
+            (false, false),
+        ),
         ("an empty policy inherits", &[(MESH, "default", STRICT), (HERE, "default", "")], (false, false)),
         (
             "a workload overrides its namespace",
@@ -61,9 +69,11 @@ fn the_precedence_of_peer_authentications_holds_on_the_cluster_within_two_second
             &[(HERE, "older", workload(STRICT)), (HERE, "a-newer", workload(PERMISSIVE))],
             (false, false),
         ),
-        ("a policy of other pods", &[(HERE, "other", "selector: {matchLabels: {app: other}}, mtls: {mode: STRICT}")], (
-            true, true,
-        )),
+        (
+            "a policy of other pods",
+            &[(HERE, "other", "selector: {matchLabels: {app: other}}, mtls: {mode: STRICT}")],
+            (true, true),
+        ),
     ];
     let stage = stage();
     let _use = stage.alone();
@@ -98,7 +108,7 @@ fn the_precedence_of_peer_authentications_holds_on_the_cluster_within_two_second
         }
     }
     // The one row that took the member out of TLS is the one that says DISABLE.
-    assert_eq!(metrics::opened(&place, "member", "source", "none").unwrap(), 1.0);
+    assert_eq!(metrics::in_plaintext(&place, "member", "outbound").unwrap(), 1);
 }
 
 fn peer_authentication(namespace: &str, name: &str, spec: &str) -> String {
@@ -187,9 +197,9 @@ fn a_destination_rule_takes_connections_out_of_tls_and_back_within_two_seconds()
     place.ready("server").unwrap();
     place.kubectl(&["expose", "pod", "server", "--port=10800"]).unwrap();
     let server = place.address("server").unwrap();
-    let in_plaintext = || metrics::opened(&place, "member", "source", "none").unwrap();
+    let in_plaintext = || metrics::in_plaintext(&place, "member", "outbound").unwrap();
     assert_eq!(dial(&place, "member", &server, THIN).unwrap().as_deref(), Some("server"));
-    assert_eq!(in_plaintext(), 0.0);
+    assert_eq!(in_plaintext(), 0);
     let rule = |tls: &str| {
         format!(
             "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: server}}, \
@@ -199,11 +209,11 @@ fn a_destination_rule_takes_connections_out_of_tls_and_back_within_two_seconds()
     place.apply(&rule("tls: {mode: DISABLE}")).unwrap();
     sleep(APPLIED_WITHIN);
     assert_eq!(dial(&place, "member", &server, THIN).unwrap().as_deref(), Some("server"));
-    assert_eq!(in_plaintext(), 1.0, "the rule does not hold");
+    assert_eq!(in_plaintext(), 1, "the rule does not hold");
     place.apply(&rule("portLevelSettings: [{port: {number: 10800}, tls: {mode: ISTIO_MUTUAL}}]")).unwrap();
     sleep(APPLIED_WITHIN);
     assert_eq!(dial(&place, "member", &server, THIN).unwrap().as_deref(), Some("server"));
-    assert_eq!(in_plaintext(), 1.0, "the rule still holds");
+    assert_eq!(in_plaintext(), 1, "the rule still holds");
 }
 
 #[test]
@@ -242,7 +252,8 @@ fn what_does_not_hold_of_a_policy_is_told_by_an_event_that_names_the_field() {
         let selector = format!("--field-selector=involvedObject.name=half,involvedObject.kind={kind}");
         place
             .until(TOLD_WITHIN, &format!("an event of {object} half names {field}"), || {
-                let events = place.kubectl(&["get", "events", &selector, "-o", "jsonpath={.items[*].message}"])?;
+                let events =
+                    place.kubectl(&["get", "events", &selector, "-o", "jsonpath={.items[*].message}"])?;
                 Ok(events.contains(field).then_some(()))
             })
             .unwrap();

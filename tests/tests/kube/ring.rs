@@ -18,7 +18,8 @@ fn two_then_three_nodes_form_a_ring_that_serves_the_mesh_alone_once_it_is_strict
     let stage = stage();
     let _use = stage.shared();
     let place = Place::in_mesh(stage, "grid").unwrap();
-    let [members, strangers] = ["grid-members", "grid-strangers"].map(|name| Place::new(stage, name).unwrap());
+    let [members, strangers] =
+        ["grid-members", "grid-strangers"].map(|name| Place::new(stage, name).unwrap());
     members.label("istio-injection=enabled").unwrap();
     let grid = Grid::start(&place, GridSettings::of(2)).unwrap();
     let member = GridLoad::start(&members, "member").unwrap();
@@ -34,23 +35,37 @@ fn two_then_three_nodes_form_a_ring_that_serves_the_mesh_alone_once_it_is_strict
 
     place.apply(STRICT).unwrap();
     place
-        .until(APPLIED_WITHIN, "a stranger is refused", || Ok(stranger.connect("ignite.grid.svc:10800").err()))
+        .until(APPLIED_WITHIN, "a stranger is refused", || {
+            Ok(stranger.connect("ignite.grid.svc:10800").err())
+        })
         .unwrap();
     for pod in grid.pods().unwrap() {
-        assert_eq!(metrics::opened(&place, &pod, "source", "none").unwrap(), 0.0, "{pod} dialled in plaintext");
+        // What is left is the API server, which the IP finder asks.
+        let log = place.kubectl(&["logs", &pod, "-c", metrics::ISTIO_PROXY]).unwrap();
+        let dialled = log.lines().filter(|line| line.contains("direction=outbound") && line.contains(":47"));
+        let in_tls =
+            |line: &&str| line.contains(" protection=mutual_tls ") || line.contains("protection=undecided");
+        assert!(dialled.clone().count() > 0, "{pod} has dialled no node");
+        assert_eq!(dialled.filter(|line| !in_tls(line)).count(), 0, "{pod} dialled in plaintext");
     }
     // Nobody who is in the mesh has noticed.
     assert_eq!(grid.assert_whole(3).unwrap(), before);
     let progress = member.finish(KEYS).unwrap();
     assert_eq!((progress.errors, progress.stale), (0, 0), "{progress:?}");
     assert!(progress.operations > 100, "{progress:?}");
-    let refused: f64 =
-        grid.pods().unwrap().iter().map(|pod| metrics::ended(&place, pod, "plaintext_refused").unwrap()).sum();
+    let refused: f64 = grid
+        .pods()
+        .unwrap()
+        .iter()
+        .map(|pod| metrics::ended(&place, pod, "plaintext_refused").unwrap())
+        .sum();
     assert!(refused > 0.0, "no sidecar has recorded the stranger");
 
     place.kubectl(&["delete", "peerauthentication", "default"]).unwrap();
     place
-        .until(APPLIED_WITHIN * 2, "a stranger is served again", || Ok(stranger.connect("ignite.grid.svc:10800").ok()))
+        .until(APPLIED_WITHIN * 2, "a stranger is served again", || {
+            Ok(stranger.connect("ignite.grid.svc:10800").ok())
+        })
         .unwrap();
 }
 
@@ -75,7 +90,10 @@ fn a_live_plain_ring_moves_in_pod_by_pod_stays_mixed_and_moves_out_again() {
     }
     let pod = "ignite-0";
     assert!(metrics::opened(&place, pod, "destination", "mutual_tls").unwrap() > 0.0, "no node came by TLS");
-    assert!(metrics::opened(&place, pod, "destination", "none").unwrap() > 0.0, "the plain client did not come");
+    assert!(
+        metrics::opened(&place, pod, "destination", "none").unwrap() > 0.0,
+        "the plain client did not come"
+    );
 
     place.label("istio-injection-").unwrap();
     for (node, meshed) in [(2, 2), (1, 1), (0, 0)] {
@@ -92,7 +110,8 @@ fn a_live_plain_ring_moves_in_pod_by_pod_stays_mixed_and_moves_out_again() {
 /// How many of the grid's pods carry a sidecar.
 fn sidecars(place: &Place, grid: &Grid) -> usize {
     let names = "{.spec.initContainers[*].name}";
-    let has = |pod: &String| place.field(&format!("pod/{pod}"), names).unwrap().contains(metrics::ISTIO_PROXY);
+    let has =
+        |pod: &String| place.field(&format!("pod/{pod}"), names).unwrap().contains(metrics::ISTIO_PROXY);
     grid.pods().unwrap().iter().filter(|pod| has(pod)).count()
 }
 

@@ -1,0 +1,90 @@
+//! What happens to pods and nodes of a cluster happens to a grid under load, and it loses nothing.
+
+use std::time::Duration;
+
+use ringmail_lab::kube::Cluster;
+use ringmail_tests::kube::{Grid, GridLoad, GridSettings, Place, metrics::ISTIO_PROXY, process, stage};
+
+const KEYS: u64 = 2_000;
+
+/// Ignite gives up a node after 10 s: whatever is held up longer has been lost by the ring.
+const HELD_UP_AT_MOST: Duration = Duration::from_secs(10);
+
+const ABORTS: usize = 10;
+
+#[test]
+#[ignore = "needs a cluster"]
+fn pods_that_are_deleted_and_a_rolling_restart_lose_no_key_and_fail_no_node() {
+    let stage = stage();
+    let _use = stage.shared();
+    let place = Place::in_mesh(stage, "rolling").unwrap();
+    let grid = Grid::start(&place, GridSettings::of(3)).unwrap();
+    let client = under_load(&place, &grid);
+    grid.replace(1, 3).unwrap();
+    let (left, failed) = grid.departures().unwrap();
+    assert!(failed == 0 && left >= 2, "{left} saw it leave, {failed} fail");
+    grid.roll(3).unwrap();
+    grid.assert_whole(3).unwrap();
+    let progress = client.finish(KEYS).unwrap();
+    assert_eq!((progress.errors, progress.stale), (0, 0), "{progress:?}");
+    let (left, failed) = grid.departures().unwrap();
+    assert!(failed == 0 && left > 0, "{left} saw a node leave, {failed} fail");
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn a_sidecar_that_is_killed_and_a_data_plane_that_aborts_ten_times_leave_the_ring_as_it_is() {
+    let stage = stage();
+    let _use = stage.shared();
+    let place = Place::in_mesh(stage, "crashing").unwrap();
+    let grid = Grid::start(&place, GridSettings::of(3)).unwrap();
+    let client = under_load(&place, &grid);
+    let before = grid.assert_whole(3).unwrap();
+    for _ in 0..ABORTS {
+        process::abort_data_plane(&place, "ignite-1", ISTIO_PROXY).unwrap();
+    }
+    let restarts = || {
+        let path = format!("{{.status.initContainerStatuses[?(@.name=='{ISTIO_PROXY}')].restartCount}}");
+        place.field("pod/ignite-1", &path).unwrap()
+    };
+    assert_eq!(restarts(), "0", "the container outlives its data plane");
+    assert_eq!(grid.assert_whole(3).unwrap(), before);
+
+    process::kill_main(&place, "ignite-1", ISTIO_PROXY).unwrap();
+    place
+        .until(Duration::from_secs(20), "the container is back", || Ok((restarts() == "1").then_some(())))
+        .unwrap();
+    place.ready("ignite-1").unwrap();
+    assert_eq!(grid.assert_whole(3).unwrap(), before, "the ring has changed");
+    let progress = client.finish(KEYS).unwrap();
+    assert_eq!((progress.errors, progress.stale), (0, 0), "{progress:?}");
+    assert!(progress.slowest < HELD_UP_AT_MOST, "{progress:?}");
+    assert_eq!(grid.departures().unwrap(), (0, 0));
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn a_node_whose_kubelet_and_containerd_restart_keeps_its_grid() {
+    let stage = stage();
+    let _use = stage.alone();
+    let place = Place::in_mesh(stage, "restarted").unwrap();
+    let grid = Grid::start(&place, GridSettings::of(3)).unwrap();
+    let client = under_load(&place, &grid);
+    let before = grid.assert_whole(3).unwrap();
+    let node = place.field("pod/ignite-0", "{.spec.nodeName}").unwrap();
+    let number = node.trim_start_matches(|letter: char| !letter.is_ascii_digit()).parse().unwrap();
+    Cluster::kept().unwrap().restart_node(number).unwrap();
+    grid.wait_whole(3).unwrap();
+    assert_eq!(grid.assert_whole(3).unwrap(), before, "the ring has changed");
+    let progress = client.finish(KEYS).unwrap();
+    assert_eq!((progress.errors, progress.stale), (0, 0), "{progress:?}");
+    assert_eq!(grid.departures().unwrap(), (0, 0));
+}
+
+/// A client in the mesh that puts and gets without a pause.
+fn under_load<'a>(place: &'a Place<'a>, grid: &Grid) -> GridLoad<'a> {
+    let client = GridLoad::start(place, "client").unwrap();
+    client.connect(&grid.addresses(3)).unwrap();
+    client.begin(KEYS).unwrap();
+    client
+}
