@@ -2,6 +2,7 @@
 # Everything that CI runs: one step after another, all of them also when one fails, and a last line that counts.
 #   scripts/test.sh            what has to hold before every merge
 #   scripts/test.sh e2e        the Ignite scenarios alone
+#   scripts/test.sh e2e-kube   the scenarios on a real Kubernetes alone
 #   scripts/test.sh nightly    the same as the first, with every scenario on every version of Ignite and the long ones
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
@@ -157,8 +158,9 @@ test | nightly)
 e2e)
     build
     ;;
+e2e-kube) ;;
 *)
-    fail "suite $SUITE: expected test, e2e or nightly"
+    fail "suite $SUITE: expected test, e2e, e2e-kube or nightly"
     ;;
 esac
 
@@ -173,6 +175,10 @@ test | e2e)
 esac
 
 if [[ $SUITE != e2e ]]; then
+    step "scenarios on Kubernetes" scripts/e2e-kube.sh
+fi
+
+if [[ $SUITE == test || $SUITE == nightly ]]; then
     step "release binaries" release_binary
 fi
 

@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Ringmail on a real Kubernetes: brings a cluster, builds and loads the images, and runs every scenario on it.
+#   scripts/e2e-kube.sh           all of them
+#   scripts/e2e-kube.sh NAME...   those of tests/tests/kube whose names contain one of these
+# The cluster is the one of KUBECONFIG where that is set (RINGMAIL_KUBE_LOAD_IMAGE loads an archive into it); else kind, where
+# Docker answers and kind is installed; else two nodes of plain processes. What was brought is taken away again.
+# RINGMAIL_KUBE_KEEP=1 leaves it, with the mesh in it, for another run: `lab-kube up` says how to reach it.
+set -euo pipefail
+source "$(dirname "$0")/environment.sh"
+
+# A hang must end the run. Scenarios have deadlines of their own below these.
+readonly SCENARIOS_LIMIT=30m PARTS_LIMIT=10m
+# Grids mostly wait; more of them at once than this only make each other slow on two cores.
+readonly AT_ONCE=${RINGMAIL_KUBE_AT_ONCE:-3}
+readonly NODES=2
+readonly PROGRAMS=(ringmail-ca ringmail-control ringmail-init ringmail-proxy)
+readonly IMAGES=(proxy proxy-distroless init ca control ignite-test toolbox)
+readonly LAB=target/debug/lab-kube
+KIND_NAME=ringmail-e2e-$$
+readonly KIND_NAME
+
+export RUST_BACKTRACE=${RINGMAIL_BACKTRACE:-0}
+brought=
+
+take_away() {
+    local status=$?
+    case $brought in
+    kind) kind delete cluster --name "$KIND_NAME" || status=1 ;;
+    plain) [[ ${RINGMAIL_KUBE_KEEP:-} == 1 ]] || "$LAB" down || status=1 ;;
+    esac
+    exit "$status"
+}
+trap take_away EXIT
+
+build() {
+    cargo build --locked --workspace --bins --examples
+    # Symbols are most of a program of this profile, and an image of them takes as long to load.
+    mkdir -p target/kube-bin
+    local program
+    for program in "${PROGRAMS[@]}"; do
+        strip -o "target/kube-bin/$program" "target/debug/$program"
+    done
+}
+
+bring_kind() {
+    local config
+    config=$(printf 'kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking: {ipFamily: dual}\nnodes: [{role: control-plane}, {role: worker}]\n')
+    kind create cluster --name "$KIND_NAME" --wait 180s --kubeconfig target/kind.kubeconfig --config - <<<"$config"
+    brought=kind
+    KUBECONFIG=$PWD/target/kind.kubeconfig
+    RINGMAIL_KUBE_LOAD_IMAGE="kind load image-archive --name $KIND_NAME"
+}
+
+bring_plain() {
+    local folder
+    folder=$(scripts/kube-binaries.sh)
+    "$LAB" kubeconfig &>/dev/null || brought=plain
+    "$LAB" up --nodes "$NODES" </dev/null
+    KUBECONFIG=$("$LAB" kubeconfig)
+    RINGMAIL_KUBE_LOAD_IMAGE="$PWD/$LAB load"
+    PATH=$folder:$PATH
+}
+
+bring_cluster() {
+    if [[ -n ${KUBECONFIG:-} ]]; then
+        echo "the cluster of KUBECONFIG"
+    elif command -v kind >/dev/null && docker info &>/dev/null; then
+        bring_kind
+    else
+        bring_plain
+    fi
+    export KUBECONFIG RINGMAIL_KUBE_LOAD_IMAGE PATH
+    kubectl version
+}
+
+load_images() {
+    local bases=(--local-bases) archive
+    ! docker info &>/dev/null || bases=()
+    version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+    while IFS= read -r archive; do
+        $RINGMAIL_KUBE_LOAD_IMAGE "$archive"
+    done < <(scripts/images.sh "${bases[@]}" --tag "$version" --binaries target/kube-bin "${IMAGES[@]}" | grep '\.tar$')
+}
+
+# What needs a cluster and has tests of its own beside the scenarios: they want it without the mesh.
+parts() {
+    timeout "$PARTS_LIMIT" cargo test --locked --no-fail-fast -p ringmail-lab --test kube -- --ignored --test-threads=1
+    timeout "$PARTS_LIMIT" cargo test --locked --no-fail-fast -p ringmail-ca --test wire kube_real -- --ignored --test-threads=1
+    timeout "$PARTS_LIMIT" cargo test --locked --no-fail-fast -p ringmail-control --test cluster -- --ignored --test-threads=1
+}
+
+scenarios() {
+    timeout "$SCENARIOS_LIMIT" cargo test --locked --no-fail-fast -p ringmail-tests --test kube -- \
+        --ignored "--test-threads=$AT_ONCE" "$@"
+}
+
+announce "what a cluster needs"
+scripts/install-deps.sh kube
+source scripts/environment.sh
+announce "programs"
+build
+announce "cluster"
+bring_cluster
+announce "images"
+load_images
+failures=0
+if (($# == 0)); then
+    announce "manifests, judged by the API server"
+    scripts/validate-manifests.sh || failures=1
+    announce "parts on the cluster"
+    parts || failures=1
+fi
+announce "scenarios on the cluster"
+scenarios "$@" || failures=1
+exit $failures
