@@ -22,6 +22,12 @@ const ROLLED_OUT_WITHIN: &str = "--timeout=120s";
 /// The mesh's own deployments.
 pub const DEPLOYMENTS: [&str; 2] = ["ringmail-ca", "ringmail-control"];
 
+/// What makes a pod the webhook's.
+const INJECT: &str = "sidecar.istio.io/inject: 'true'";
+
+/// The least that a pod can be.
+const NOTHING: &str = "spec: {containers: [{name: main, image: none}]}";
+
 /// What all scenarios share.
 pub struct Stage {
     cluster: Cluster,
@@ -60,7 +66,12 @@ impl Stage {
             self.kubectl(&["rollout", "status", "-n", SYSTEM, ROLLED_OUT_WITHIN, &deployment])
                 .map_err(|error| error.context(self.cluster.report()))?;
         }
-        Ok(())
+        // Where the Service leads is a matter of kube-proxy, and comes a moment later.
+        let pod = format!("{{apiVersion: v1, kind: Pod, metadata: {{name: asks, labels: {{{INJECT}}}}}, {NOTHING}}}");
+        let ask = ["apply", "-n", "default", "--dry-run=server", "-f", "-"];
+        self.cluster.wait_for(Duration::from_secs(30), "the webhook answers", |cluster| {
+            Ok(cluster.kubectl_stdin(&ask, &pod).ok().map(drop))
+        })
     }
 
     /// Sets how many replicas a part of the mesh has, and waits until it has so many.

@@ -85,9 +85,12 @@ fn without_the_ca_new_pods_wait_and_say_so_and_old_ones_work_on() {
         .until(GOES_ON_WITHIN, "the waiting pod says why", || {
             let log = place.kubectl(&["logs", "late", "-c", ISTIO_PROXY]).unwrap_or_default();
             let events = place.kubectl(&["get", "events", "-o", "jsonpath={.items[*].message}"])?;
-            Ok((log.contains("ringmail-ca") && events.contains("certificate")).then_some(()))
+            Ok((log.contains("ca_unreachable") && events.contains("Startup probe failed")).then_some(()))
         })
         .unwrap();
+    let asks = "curl -s localhost:15021/healthz/ready";
+    let readiness = place.sh("late", ISTIO_PROXY, asks).unwrap();
+    assert!(readiness.contains("certificate") && readiness.contains("ringmail-ca"), "{readiness}");
     let started = place.field("pod/late", "{.status.containerStatuses[0].state.running.startedAt}").unwrap();
     assert_eq!(started, "", "the application runs without a certificate");
     assert_eq!(dial(&place, "member", &server, THIN).unwrap().as_deref(), Some("server"));
@@ -251,7 +254,7 @@ fn kill_until(stage: &Stage, end: Instant) -> usize {
     let mut kills = 0;
     while Instant::now() < end {
         let selector = "app.kubernetes.io/name=ringmail-control";
-        let delete = ["delete", "pod", "-n", SYSTEM, "--force", "--grace-period=0"];
+        let delete = ["delete", "-n", SYSTEM, "--force", "--grace-period=0"];
         let names = stage.kubectl(&["get", "pods", "-n", SYSTEM, "-l", selector, "-o", "name"]).unwrap();
         let pods: Vec<_> = names.lines().take(if kills % 3 == 2 { 2 } else { 1 }).collect();
         stage.kubectl(&[&delete[..], &pods].concat()).unwrap();
