@@ -71,7 +71,10 @@ fn every_variable_of_a_sidecar_is_a_setting_that_the_proxy_documents() {
         assert!(!variables.is_empty(), "{after} has no variable");
         for variable in variables {
             let name = variable.lines().next().unwrap().trim_end().to_lowercase();
-            assert!(settings.contains(&format!("`{name}`")), "{after}: {name} is no setting of docs/config.md");
+            assert!(
+                settings.contains(&format!("`{name}`")),
+                "{after}: {name} is no setting of docs/config.md"
+            );
         }
     }
 }

@@ -2,7 +2,8 @@
 //! to speak.
 //!
 //! A DestinationRule that names the mode overrides the automatic choice. The automatic choice is mutual TLS
-//! for a workload with a sidecar unless its own PeerAuthentication serves the port in plaintext.
+//! for a workload with a sidecar unless the sidecar does not capture the port, or the workload's PeerAuthentication
+//! serves it in plaintext.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -51,10 +52,16 @@ impl Destination {
 
     /// What is done with a connection to the workload's port `port`.
     pub fn route(&self, port: u16) -> Route {
+        // No application is there that a rule could mean: not even one for every host of the mesh.
+        if self.workload.has_sidecars_own(port) {
+            return self.outside(OutsideReason::NotCaptured, self.entry.clone());
+        }
         match self.tls.at(port) {
             Some(TlsDecision { tls: ClientTls::Disable, decided_by }) => {
                 self.outside(OutsideReason::DestinationRuleDisable, decided_by.clone())
             }
+            // Also where nobody can answer it, as with a workload without a sidecar: what was asked for by name is
+            // never exchanged for plaintext because of what the workload says of itself.
             Some(TlsDecision { tls: ClientTls::IstioMutual, decided_by }) => self.mesh(decided_by.clone()),
             // Neither half is safe: to stay automatic would send plaintext to a workload without a sidecar
             // where TLS was asked for, and to any other it would verify what was not asked for.
@@ -71,6 +78,9 @@ impl Destination {
         let mode = self.modes.at(port);
         if !self.workload.in_mesh {
             self.outside(OutsideReason::NoSidecar, self.entry.clone())
+        } else if self.workload.leaves_alone(port) {
+            // Before the mode: it is the sidecar that serves in one.
+            self.outside(OutsideReason::NotCaptured, self.entry.clone())
         } else if mode.mode == Mode::Disable {
             self.outside(OutsideReason::PortModeDisable, mode.decided_by.clone())
         } else {

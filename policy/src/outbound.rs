@@ -94,6 +94,8 @@ pub enum OutsideReason {
     NoMeshEndpoint,
     /// The workload has no sidecar.
     NoSidecar,
+    /// The workload's sidecar leaves the port alone.
+    NotCaptured,
     /// The address is outside the cluster's ranges and no workload is known there.
     NotInMesh,
     /// The destination's PeerAuthentication says DISABLE for the port.
@@ -102,12 +104,16 @@ pub enum OutsideReason {
 
 impl OutsideReason {
     /// Every reason with what it tells an operator, in alphabetical order.
-    pub const ALL: [(Self, &'static str); 5] = [
+    pub const ALL: [(Self, &'static str); 6] = [
         (Self::DestinationRuleDisable, "a DestinationRule turns TLS off for the destination"),
         (Self::NoMeshEndpoint, "the address is a Service's, and none of its endpoints is in the mesh"),
         (
             Self::NoSidecar,
             "the destination has no sidecar: its pod or WorkloadEntry lacks the label security.istio.io/tlsMode: istio",
+        ),
+        (
+            Self::NotCaptured,
+            "the destination's sidecar leaves the port alone: it is the sidecar's own, or its pod excludes it",
         ),
         (Self::NotInMesh, "the address is outside the cluster's ranges, and no workload is known there"),
         (Self::PortModeDisable, "the destination's PeerAuthentication serves the port in plaintext"),
@@ -119,6 +125,7 @@ impl OutsideReason {
             Self::DestinationRuleDisable => "destination_rule_disable",
             Self::NoMeshEndpoint => "no_mesh_endpoint",
             Self::NoSidecar => "no_sidecar",
+            Self::NotCaptured => "not_captured",
             Self::NotInMesh => "not_in_mesh",
             Self::PortModeDisable => "port_mode_disable",
         }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ringmail_identity::{SpiffeId, TrustDomain};
 
+use crate::left_alone::{LeftAlone, SIDECAR_PORTS};
 use crate::parse::{Document, Field};
 use crate::report::Report;
 use crate::resource::{Labels, Meta};
@@ -65,6 +66,8 @@ pub struct Workload {
     pub in_mesh: bool,
     /// The ports of the Services it is an endpoint of; of two for one port the first counts.
     pub services: Vec<ServicePort>,
+    /// Ports that its sidecar leaves alone beside its own; see [`leaves_alone`](Self::leaves_alone).
+    pub left_alone: LeftAlone,
 }
 
 /// A port of a Service, as one workload serves it.
@@ -87,6 +90,17 @@ impl Workload {
         let by = |of: fn(&ServicePort) -> u16| self.services.iter().find(move |service| of(service) == port);
         let service = by(|service| service.target_port).or_else(|| by(|service| service.port));
         service.map_or_else(|| self.canonical_host().into(), |service| service.host.as_str().into())
+    }
+
+    /// Whether the workload has a sidecar, and this does not capture connections to `port`: it is the sidecar's own,
+    /// or the capture was told to leave it out.
+    pub fn leaves_alone(&self, port: u16) -> bool {
+        self.has_sidecars_own(port) || self.in_mesh && self.left_alone.contains(port)
+    }
+
+    /// Whether `port` is one where the sidecar itself listens.
+    pub(crate) fn has_sidecars_own(&self, port: u16) -> bool {
+        self.in_mesh && SIDECAR_PORTS.contains(&port)
     }
 
     /// The identity under each of the mesh's names; nothing when one has no valid form.
@@ -171,6 +185,8 @@ impl WorkloadEntry {
             cluster,
             locality: self.locality.clone(),
             services: Vec::new(),
+            // An entry does not say how its sidecar captures.
+            left_alone: LeftAlone::default(),
         };
         facts.workload(trust_domain)
     }
@@ -201,6 +217,9 @@ pub struct Facts {
     pub locality: Option<String>,
     /// The Services it is an endpoint of.
     pub services: Vec<ServicePort>,
+    /// See [`Workload::left_alone`]. Only what was made of the workload itself may say it: whoever could add to it
+    /// would have others speak plaintext to the workload.
+    pub left_alone: LeftAlone,
 }
 
 impl Facts {
@@ -226,6 +245,7 @@ impl Facts {
             service_account: self.service_account,
             addresses: self.addresses,
             services: self.services,
+            left_alone: self.left_alone,
             labels: self.labels,
             workload_name,
         })

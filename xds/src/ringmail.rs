@@ -92,10 +92,25 @@ pub struct Destination {
     /// Those of the workload's labels that metrics ask for and Istio's message has no field for.
     #[prost(btree_map = "string, string", tag = "7")]
     pub labels: BTreeMap<String, String>,
+    /// Ports that the workload's sidecar does not capture, beside its own. A client that does not read it speaks to
+    /// them as to any other port, and is not understood there.
+    #[prost(message, repeated, tag = "8")]
+    pub left_alone: Vec<PortRange>,
 }
 
 impl Resource for Destination {
     const TYPE_URL: &'static str = "type.googleapis.com/ringmail.discovery.v1.Destination";
+}
+
+/// Ports from the first to the last, both counted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+pub struct PortRange {
+    /// The first.
+    #[prost(uint32, tag = "1")]
+    pub first: u32,
+    /// The last.
+    #[prost(uint32, tag = "2")]
+    pub last: u32,
 }
 
 /// What made a decision.

@@ -167,7 +167,12 @@ impl Reader {
             trust_domain: self.text("trust_domain", default.trust_domain, domain, "a trust domain"),
             cluster: self.text("cluster", default.cluster, cluster, "a name"),
             ca_address: self.text("ca_address", default.ca_address, url, "https://host:port"),
-            discovery_address: self.text("discovery_address", default.discovery_address, url, "https://host:port"),
+            discovery_address: self.text(
+                "discovery_address",
+                default.discovery_address,
+                url,
+                "https://host:port",
+            ),
             proxy_cpu_request: self.quantity("proxy_cpu_request", default.proxy_cpu_request),
             proxy_cpu_limit: self.quantity("proxy_cpu_limit", default.proxy_cpu_limit),
             proxy_memory_request: self.quantity("proxy_memory_request", default.proxy_memory_request),

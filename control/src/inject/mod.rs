@@ -33,6 +33,7 @@ use json_patch::Patch;
 use serde_json::Value;
 
 pub use annotations::ImageType;
+pub use capture::left_alone;
 pub use config::{InjectConfig, InjectConfigError, NativeSidecar};
 pub use decide::{AskedBy, Mesh, Skip, Source};
 pub use refuse::{MAX_POD_BYTES, Malformed, PROXY_ID, Refusal};

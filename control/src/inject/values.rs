@@ -40,8 +40,12 @@ pub(super) fn ports(text: &str) -> Option<Chosen<BTreeSet<u16>>> {
 }
 
 pub(super) fn port_list(text: &str) -> Option<BTreeSet<u16>> {
-    let ports: Option<BTreeSet<u16>> = entries(text).map(port).collect();
-    ports.filter(|ports| ports.len() <= MAX_PORTS)
+    any_ports(text).filter(|ports| ports.len() <= MAX_PORTS)
+}
+
+/// However many there are.
+pub(super) fn any_ports(text: &str) -> Option<BTreeSet<u16>> {
+    entries(text).map(port).collect()
 }
 
 /// As Linkerd writes them: `4222,6222-6224`.

@@ -1,6 +1,7 @@
 //! One workload as one client sees it: Istio's message says who it is, one of our own what is spoken to it.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ringmail_identity::{SpiffeId, TrustDomain};
@@ -9,6 +10,7 @@ use ringmail_xds::{address_bytes, address_of, ringmail as message};
 
 use super::{WireError, port};
 use crate::destination::{Destination, ToldTls};
+use crate::left_alone::LeftAlone;
 use crate::mode::PortModes;
 use crate::origin::Origin;
 use crate::settings::Settings;
@@ -53,6 +55,7 @@ impl Workload {
         }
     }
 
+    /// What Istio's message has no field for is left to the other one.
     fn from_wire(workload: &istio::Workload, labels: &BTreeMap<String, String>) -> Result<Self, WireError> {
         let or = |value: &str, default: &str| if value.is_empty() { default } else { value }.to_owned();
         let service_account = or(&workload.service_account, DEFAULT_SERVICE_ACCOUNT);
@@ -85,6 +88,7 @@ impl Workload {
             locality: workload.locality.as_ref().map(locality_text),
             in_mesh: workload.tunnel_protocol == i32::from(TunnelProtocol::LegacyIstioMtls),
             services: service_ports(workload)?,
+            left_alone: LeftAlone::default(),
             workload_name,
         })
     }
@@ -105,6 +109,7 @@ impl Destination {
             tls,
             port_tls,
             labels: kept.collect(),
+            left_alone: self.workload.left_alone.to_wire(),
         }
     }
 
@@ -120,7 +125,8 @@ impl Destination {
         if workload.uid != destination.uid {
             return Err(WireError::new("uid", "that of the workload", &*destination.uid));
         }
-        let workload = Workload::from_wire(workload, &destination.labels)?;
+        let mut workload = Workload::from_wire(workload, &destination.labels)?;
+        workload.left_alone = LeftAlone::from_wire(&destination.left_alone)?;
         let own = settings.trust_domains().any(|domain| domain.as_str() == workload.identity.trust_domain());
         let identities =
             if own { workload.identities(settings) } else { Some(vec![workload.identity.clone()]) };
@@ -135,6 +141,28 @@ impl Destination {
             entry: Origin::from_wire(destination.entry.as_ref())?,
             workload: Arc::new(workload),
         })
+    }
+}
+
+impl LeftAlone {
+    fn to_wire(&self) -> Vec<message::PortRange> {
+        let range = |range: &RangeInclusive<u16>| message::PortRange {
+            first: (*range.start()).into(),
+            last: (*range.end()).into(),
+        };
+        self.ranges().iter().map(range).collect()
+    }
+
+    fn from_wire(ranges: &[message::PortRange]) -> Result<Self, WireError> {
+        let range = |range: &message::PortRange| {
+            let first = port("left_alone.first", range.first)?;
+            let last = port("left_alone.last", range.last)?;
+            if first > last {
+                return Err(WireError::new("left_alone.last", "none below the first", last.to_string()));
+            }
+            Ok(first..=last)
+        };
+        ranges.iter().map(range).collect()
     }
 }
 

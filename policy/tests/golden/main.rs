@@ -5,6 +5,7 @@
 mod authorization;
 mod conditions;
 mod faults;
+mod left_alone;
 mod limits;
 mod merge;
 mod modes;

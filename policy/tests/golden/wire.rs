@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ringmail_policy::{
-    Answer, Client, Destination, Facts, Inbound, Origin, Outbound, Resources, Route, Service, ServicePort,
-    Workload,
+    Answer, Client, Destination, Facts, Inbound, LeftAlone, Origin, Outbound, Resources, Route, Service,
+    ServicePort, Workload,
 };
 use ringmail_xds::Resource;
-use ringmail_xds::ringmail::{self, EXTENSION, Membership, Memberships, PortMode};
+use ringmail_xds::ringmail::{self, EXTENSION, Membership, Memberships, PortMode, PortRange};
 use ringmail_xds::security::{self, Authorization, Clause, Match, Rule, StringMatch};
 use ringmail_xds::workload;
 
@@ -38,14 +38,14 @@ pub(super) fn unlabelled(mut route: Route) -> Route {
     route
 }
 
-fn destination(resources: &Resources, workload: Workload) -> Destination {
+pub(super) fn destination(resources: &Resources, workload: Workload) -> Destination {
     let pod = pod();
     let origin = Origin::Default("a test".into());
     Client::new(resources, &settings(), Some(&pod)).destination(Arc::new(workload), origin).unwrap()
 }
 
 /// A pod of Ignite with its headless Service and one for thin clients on another port.
-fn node() -> Facts {
+pub(super) fn node() -> Facts {
     let service = |name: &str, port, target_port| ServicePort {
         host: format!("{name}.ignite.svc.cluster.local"),
         namespace: "ignite".to_owned(),
@@ -68,6 +68,7 @@ fn node() -> Facts {
         cluster: Some("Kubernetes".to_owned()),
         locality: Some("eu/a".to_owned()),
         services: vec![service("ignite-headless", 47500, 47500), service("ignite-thin", 80, THIN)],
+        left_alone: LeftAlone::from_iter([9100..=9101]),
     }
 }
 
@@ -186,6 +187,12 @@ fn a_message_about_a_workload_that_lies_is_refused_with_its_field() {
         }),
         ("ports.port: expected a port from 1 to 65535, got 0", |_, destination| {
             destination.ports.push(PortMode { port: 0, mode: destination.mode.clone() });
+        }),
+        ("left_alone.first: expected a port from 1 to 65535, got 0", |_, destination| {
+            destination.left_alone.push(PortRange { first: 0, last: 1 });
+        }),
+        ("left_alone.last: expected none below the first, got 1", |_, destination| {
+            destination.left_alone.push(PortRange { first: 2, last: 1 });
         }),
         ("tls: expected DISABLE (1), SIMPLE (2), MUTUAL (3) or ISTIO_MUTUAL (4), got 0", |_, destination| {
             destination.tls = Some(ringmail::TlsDecision::default());

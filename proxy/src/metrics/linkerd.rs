@@ -144,7 +144,11 @@ fn server_tls(labels: &mut Labels, series: &Series) {
         | Protection::Undecided => {
             no_tls(labels, "not_provided_by_service_discovery");
         }
-        Protection::Outside(OutsideReason::DestinationRuleDisable | OutsideReason::PortModeDisable)
+        Protection::Outside(
+            OutsideReason::DestinationRuleDisable
+            | OutsideReason::NotCaptured
+            | OutsideReason::PortModeDisable,
+        )
         | Protection::ModeDisable
         | Protection::Permissive => no_tls(labels, "port_skipped"),
     }

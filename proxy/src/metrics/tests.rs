@@ -188,6 +188,7 @@ fn plaintext_is_never_called_mutual_tls() {
         (Direction::Inbound, Protection::Permissive, "none"),
         (Direction::Inbound, Protection::ModeDisable, "none"),
         (Direction::Outbound, Protection::Outside(OutsideReason::NoSidecar), "unknown"),
+        (Direction::Outbound, Protection::Outside(OutsideReason::NotCaptured), "unknown"),
     ] {
         let test = TestState::ready("");
         let record = test.open(0, direction, PEER);
@@ -199,6 +200,19 @@ fn plaintext_is_never_called_mutual_tls() {
         assert_eq!(value(&text, "istio_tcp_connections_opened_total{", &parts), Some(1.0), "{text}");
         assert!(!text.contains("tls=\"true\"") && !text.contains("mutual_tls"), "{text}");
     }
+}
+
+#[test]
+fn a_port_that_the_peers_sidecar_leaves_alone_is_counted_under_its_reason() {
+    let test = TestState::ready("");
+    let record = test.open(0, Direction::Outbound, "10.244.0.8:15020");
+    record.protection(Protection::Outside(OutsideReason::NotCaptured));
+    record.established();
+    let text = scrape(&test);
+    let passed = &["direction=\"outbound\"", "reason=\"not_captured\""];
+    assert_eq!(value(&text, "ringmail_passthrough_connections_total{", passed), Some(1.0), "{text}");
+    let skipped = &["target_addr=\"10.244.0.8:15020\"", "no_tls_reason=\"port_skipped\""];
+    assert_eq!(value(&text, "tcp_open_total{", skipped), Some(1.0), "{text}");
 }
 
 #[test]

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 use kube::ResourceExt;
-use ringmail_policy::{Facts, ServicePort};
+use ringmail_policy::{Facts, LeftAlone, ServicePort};
 use ringmail_xds::workload::WorkloadType;
 
 use super::{Age, ObjectKey};
+use crate::inject::{INIT_CONTAINER, left_alone};
 
 const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 /// A CronJob's Jobs end in the minute or second they were due at.
@@ -30,6 +31,7 @@ pub(crate) struct PodInfo {
     pub(crate) node: Option<Arc<str>>,
     /// Empty where the pod does not count: it has ended, or its addresses are its node's.
     pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) left_alone: LeftAlone,
 }
 
 /// What is kept of a node.
@@ -71,6 +73,7 @@ impl PodInfo {
                 .unwrap_or_else(|| "default".to_owned()),
             node: spec.and_then(|spec| spec.node_name.as_deref()).map(Arc::from),
             addresses,
+            left_alone: spec.map(captured_without).unwrap_or_default(),
         }
     }
 
@@ -94,6 +97,7 @@ impl PodInfo {
             cluster: Some(cluster.to_owned()),
             locality,
             services,
+            left_alone: self.left_alone.clone(),
         }
     }
 }
@@ -111,6 +115,15 @@ impl NodeInfo {
         let locality = locality.trim_end_matches('/').to_owned();
         Self { ranges, locality: (!locality.is_empty()).then_some(locality) }
     }
+}
+
+/// What the pod's capture does not take. The container that programs it says so, and not the annotations that it was
+/// made from: these can be changed while the pod runs, and by who may not change what runs.
+fn captured_without(spec: &PodSpec) -> LeftAlone {
+    let mut containers = spec.init_containers.iter().flatten();
+    let flags =
+        containers.find(|container| container.name == INIT_CONTAINER).and_then(|init| init.args.as_ref());
+    flags.map(|flags| left_alone(flags)).unwrap_or_default()
 }
 
 /// The name and the kind under which a pod is counted, by the field's rules: the Deployment of a ReplicaSet and the

@@ -1,5 +1,6 @@
 //! The world by tables, and against one that is made anew after each change.
 
+mod left_alone;
 pub(in super::super) mod objects;
 mod oracle;
 

@@ -1,5 +1,9 @@
 //! What must not run, and the words a user reads of it.
 
+use std::collections::BTreeSet;
+
+use ringmail_init::config::{Parsed, SIDECAR_PORTS};
+
 use super::*;
 
 fn refusal(change: impl Fn(&mut Value)) -> String {
@@ -87,4 +91,14 @@ fn metadata_that_is_none_is_refused_and_never_a_panic() {
         let said = outcome(&pod, &istio_namespace(), NATIVE);
         assert!(matches!(said, Outcome::Refused(Refusal::NotAPod { .. })), "{pod}: {said:?}");
     }
+}
+
+/// One list keeps containers off the ports, one keeps the capture off them, and one has clients speak plaintext there.
+#[test]
+fn the_ports_that_clients_take_for_the_sidecars_are_never_captured_and_no_container_may_have_them() {
+    let told = BTreeSet::from(ringmail_policy::SIDECAR_PORTS);
+    let Ok(Parsed::Settings(init)) = ringmail_init::config::parse([], []) else { panic!("no settings") };
+    let own = SIDECAR_PORTS.into_iter().chain([init.inbound_port, init.outbound_port]);
+    assert_eq!(told, own.collect());
+    assert!(told.iter().all(|port| sidecar::SIDECAR_PORTS.contains(&i32::from(*port))));
 }
