@@ -14,7 +14,8 @@ use crate::output::Format;
 #[derive(Debug, Parser)]
 #[command(name = "ringmail", version, about = "Looks into a Ringmail mesh")]
 #[command(
-    after_help = "Exit codes: 0 yes, 1 it could not be done, 2 no (explain: the connection is refused; certs: none is valid; inject: a workload\n                        cannot have a sidecar), 64 usage.\n\
+    after_help = "Exit codes: 0 yes, 1 it could not be done, 2 no (explain: the connection is refused; certs: none is valid; inject: a workload cannot have a \
+                  sidecar), 64 usage.\n\
                         Colour is used on a terminal only, and never when NO_COLOR is set."
 )]
 pub(crate) struct CommandLine {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 
-use ringmail_init::config::{Cidrs, Parsed, Ports, Settings, parse};
+use ringmail_init::config::{Parsed, Settings, parse};
 
 /// What is captured, and the arguments that say so.
 #[derive(Clone, Debug)]
@@ -43,23 +43,29 @@ impl Capture {
         !is_excluded && (is_included || settings.outbound_add_ports.contains(&to.port()))
     }
 
-    /// What is left out, each part with the flag that says so, as the manifest has it.
+    /// The flags that leave something out, as the manifest has them; none where all is captured.
     pub(crate) fn exclusions(&self) -> Vec<String> {
-        let settings = &self.settings;
-        let all_ports = |ports: &Ports| *ports == Ports::All;
-        let all_ranges = |ranges: &Cidrs| *ranges == Cidrs::All;
-        let is_partial = !(all_ports(&settings.inbound_include_ports)
-            && all_ports(&settings.outbound_include_ports)
-            && all_ranges(&settings.outbound_include_cidrs)
-            && settings.inbound_exclude_ports.is_empty()
-            && settings.inbound_exclude_cidrs.is_empty()
-            && settings.outbound_exclude_ports.is_empty()
-            && settings.outbound_exclude_cidrs.is_empty()
-            && settings.exclude_uids.is_empty()
-            && settings.exclude_interfaces.is_empty());
-        let says = |argument: &&String| argument.contains("clude-") || argument.contains("-add-");
-        if is_partial { self.arguments.iter().filter(says).cloned().collect() } else { Vec::new() }
+        [Direction::In, Direction::Out].into_iter().flat_map(|way| self.exclusions_of(way)).collect()
     }
+
+    /// Those of connections in one direction.
+    pub(crate) fn exclusions_of(&self, way: Direction) -> Vec<String> {
+        let is_of = |argument: &&String| match way {
+            Direction::In => argument.starts_with("--inbound-in") || argument.starts_with("--inbound-ex"),
+            Direction::Out => ["--outbound-in", "--outbound-ex", "--outbound-add-", "--exclude-"]
+                .iter()
+                .any(|prefix| argument.starts_with(prefix)),
+        };
+        self.arguments.iter().filter(is_of).cloned().collect()
+    }
+}
+
+/// The direction of a connection, seen from the pod.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Direction {
+    In,
+    /// Also what leaves out connections in both directions.
+    Out,
 }
 
 #[cfg(test)]
@@ -101,6 +107,7 @@ mod tests {
             assert_eq!(some.takes_outbound(to.parse().unwrap()), expected, "{to}");
         }
         assert_eq!(some.exclusions().len(), 5);
+        assert_eq!(some.exclusions_of(Direction::In).len(), 2);
     }
 
     #[test]

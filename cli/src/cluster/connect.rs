@@ -67,8 +67,15 @@ async fn configure(args: &ClusterArgs) -> Result<Config, ClusterError> {
                 Some(_) => Err(no_kubeconfig),
             };
         }
+        Err(KubeconfigError::ReadConfig(cause, _)) => {
+            return Err(ClusterError::Kubeconfig { path, cause: format!("cannot be read: {cause}") });
+        }
         Err(error) => return Err(failed(&error)),
     };
+    let known: Vec<_> = kubeconfig.contexts.iter().map(|context| context.name.clone()).collect();
+    if let Some(context) = args.context.clone().filter(|context| !known.contains(context)) {
+        return Err(ClusterError::NoContext { path, context, known });
+    }
     let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
     Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| failed(&error))
 }

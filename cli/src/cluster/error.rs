@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Names of other pods that are listed: more than a line helps nobody.
+/// Names that are listed: more than a line helps nobody.
 const NAMES_SHOWN: usize = 10;
 
 /// See the module.
@@ -12,11 +12,13 @@ pub(crate) enum ClusterError {
         "{place}: {what}: forbidden: {message}; the ClusterRole ringmail-viewer of docs/cli.md has all that is needed"
     )]
     Forbidden { place: String, what: String, message: String },
-    #[error("{path}: {cause}; expected a kubeconfig with the context that is asked for", path = path.display())]
+    #[error("kubeconfig {path}: {cause}", path = path.display())]
     Kubeconfig { path: PathBuf, cause: String },
+    #[error("kubeconfig {path}: no context {context:?}; it has {}", names(known), path = path.display())]
+    NoContext { path: PathBuf, context: String, known: Vec<String> },
     #[error(
-        "no cluster is known: --kubeconfig and KUBECONFIG name none, and {path} cannot be read: {cause}; \
-         `explain --config` decides from files without a cluster",
+        "no cluster is known: {path} cannot be read: {cause}; name a kubeconfig by --kubeconfig or KUBECONFIG \
+         (`explain --config` decides from files, without a cluster)",
         path = path.display()
     )]
     NoKubeconfig { path: PathBuf, cause: String },
@@ -44,20 +46,21 @@ impl ClusterError {
     /// What the API server's client says about `what`, such as `list pods`.
     pub(crate) fn api(place: &str, what: impl Into<String>, error: &kube::Error) -> Self {
         let (place, what) = (place.to_owned(), what.into());
-        match error {
-            kube::Error::Api(status) => match status.code {
-                401 => Self::Unauthorized { place, what },
-                403 => Self::Forbidden { place, what, message: status.message.clone() },
-                _ => Self::Refused { place, what, message: status.message.clone() },
-            },
-            _ => Self::Unreachable { place, what, cause: causes(error) },
+        let kube::Error::Api(status) = error else {
+            return Self::Unreachable { place, what, cause: causes(error) };
+        };
+        match status.code {
+            401 => Self::Unauthorized { place, what },
+            403 => Self::Forbidden { place, what, message: status.message.clone() },
+            _ => Self::Refused { place, what, message: status.message.clone() },
         }
     }
 }
 
 /// An error with what it rests on, each said once.
 fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    let text = error.to_string();
+    let mut text = text.strip_prefix("ServiceError: ").unwrap_or(&text).to_owned();
     let mut next = error.source();
     while let Some(error) = next {
         let cause = error.to_string();
@@ -69,15 +72,19 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn others(namespace: &str, names: &[String]) -> String {
-    match names.len() {
-        0 => format!("namespace {namespace} has no pods"),
+fn others(namespace: &str, others: &[String]) -> String {
+    if others.is_empty() {
+        return format!("namespace {namespace} has no pods");
+    }
+    format!("namespace {namespace} has {}", names(others))
+}
+
+fn names(all: &[String]) -> String {
+    match all.len() {
+        0 => "none".to_owned(),
         count if count > NAMES_SHOWN => {
-            format!(
-                "namespace {namespace} has {count} others, among them {}",
-                names[..NAMES_SHOWN].join(", ")
-            )
+            format!("{} and {} more", all[..NAMES_SHOWN].join(", "), count - NAMES_SHOWN)
         }
-        _ => format!("namespace {namespace} has {}", names.join(", ")),
+        _ => all.join(", "),
     }
 }

@@ -8,6 +8,8 @@
 mod capture;
 mod connect;
 mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod manifests;
 mod mesh;
 
@@ -15,11 +17,13 @@ use std::future::Future;
 
 use anyhow::{Context, Result};
 
-pub(crate) use capture::Capture;
+pub(crate) use capture::{Capture, Direction};
 pub(crate) use connect::{ClusterArgs, Connection, connect};
 pub(crate) use error::ClusterError;
 pub(crate) use manifests::Supposed;
-pub(crate) use mesh::{Mesh, MeshFile};
+pub(crate) use mesh::Mesh;
+#[cfg(test)]
+pub(crate) use mesh::MeshFile;
 
 /// Runs a command that asks a cluster to its end.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -19,9 +19,11 @@ pub(super) fn all(
 ) -> Vec<String> {
     let mut warnings = Vec::new();
     membership(subject, sidecar.is_some(), &mut warnings);
-    for service in services {
-        service_ports(service, &mut warnings);
-        exposed(service, ports, &mut warnings);
+    if sidecar.is_some() {
+        for service in services {
+            service_ports(service, &mut warnings);
+            exposed(service, ports, &mut warnings);
+        }
     }
     modes_of_other_ports(subject, services, &mut warnings);
     policies(subject, &mut warnings);

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::party::{Behind, Destination, End, World};
 use super::settings::Outside;
+use crate::cluster::Direction;
 
 /// What is asked.
 pub(super) struct Question<'a> {
@@ -109,46 +110,36 @@ pub(super) fn explain(question: &Question<'_>) -> Explanation {
 fn through_service(question: &Question<'_>, behind: &Behind) -> Explanation {
     let to = &question.destination.to;
     let mut course = Course::new(question, to);
-    let name = to.known_by.clone();
-    let way = if behind.headless {
-        let decision = format!("the name stands for {}; the client dials one", count(&behind.endpoints));
-        course.step("service", true, decision, &name);
-        Way::Whole
-    } else {
-        course.service(behind)
-    };
+    let way = course.service(behind);
     let endpoints: &[SocketAddr] = match &way {
         Way::Nowhere => &[],
         Way::Whole | Way::Plaintext => &behind.endpoints,
         Way::Chosen(endpoints) => endpoints,
     };
     let mut notes = std::mem::take(&mut course.notes);
-    let legs: Vec<Leg> = endpoints
-        .iter()
-        .map(|endpoint| {
-            let end = End { port: Some(endpoint.port()), ..question.world.at(endpoint.ip()) };
-            let mut leg = Course::new(question, &end);
-            let outcome = match &way {
-                Way::Whole => leg.whole(),
-                Way::Chosen(_) => match leg.route() {
-                    Sent::Nothing => Outcome::Refused,
-                    sent @ (Sent::MutualTls | Sent::Plaintext) => leg.arrival(sent),
-                },
-                Way::Plaintext | Way::Nowhere => leg.arrival(Sent::Plaintext),
-            };
-            notes.append(&mut leg.notes);
-            let steps = leg.steps;
-            Leg { to: end, steps, outcome }
-        })
-        .collect();
+    let legs: Vec<Leg> =
+        endpoints.iter().map(|endpoint| leg(question, &way, *endpoint, &mut notes)).collect();
     let outcome = legs.iter().map(|leg| leg.outcome).max();
     if outcome.is_none() && !matches!(way, Way::Nowhere) {
-        course.step("service", false, "refused: no endpoint has the port", &name);
+        course.step("service", false, "refused: no endpoint has the port", &to.known_by);
     }
     let mut answer = course.alone(outcome.unwrap_or(Outcome::Refused));
     answer.endpoints = legs;
     answer.notes = notes;
     answer
+}
+
+fn leg(question: &Question<'_>, way: &Way, endpoint: SocketAddr, notes: &mut Vec<String>) -> Leg {
+    let to = End { port: Some(endpoint.port()), ..question.world.at(endpoint.ip()) };
+    let mut course = Course::new(question, &to);
+    let outcome = match way {
+        Way::Whole => course.whole(),
+        Way::Chosen(_) => course.routed(),
+        Way::Plaintext | Way::Nowhere => course.arrival(Sent::Plaintext),
+    };
+    notes.append(&mut course.notes);
+    let steps = course.steps;
+    Leg { to, steps, outcome }
 }
 
 /// What becomes of a connection to a Service.
@@ -206,6 +197,11 @@ impl<'a> Course<'a> {
             self.step("capture", true, text, "ringmail-init");
             return Outcome::Local;
         }
+        self.routed()
+    }
+
+    /// Both sides of a connection that leaves the pod.
+    fn routed(&mut self) -> Outcome {
         match self.route() {
             Sent::Nothing => Outcome::Refused,
             sent @ (Sent::MutualTls | Sent::Plaintext) => self.arrival(sent),
@@ -230,7 +226,11 @@ impl<'a> Course<'a> {
         }
         let text =
             "plaintext: the client's sidecar is not asked, the destination is excluded from its capture";
-        let by = format!("ringmail-init of {}: {}", from.known_by, capture.exclusions().join(" "));
+        let by = format!(
+            "ringmail-init of {}: {}",
+            from.known_by,
+            capture.exclusions_of(Direction::Out).join(" ")
+        );
         self.step("capture", true, text, by);
         Some(Sent::Plaintext)
     }
@@ -242,13 +242,18 @@ impl<'a> Course<'a> {
         outbound
     }
 
-    /// What the client's side makes of a Service's own address.
+    /// What the client's side makes of a Service.
     fn service(&mut self, behind: &Behind) -> Way {
         let plaintext = |course: &mut Self| {
             let decision = format!("kube-proxy chooses one of {}", count(&behind.endpoints));
             course.step("service", true, decision, &course.to.known_by);
             Way::Plaintext
         };
+        if behind.headless {
+            let decision = format!("the name stands for {}; the client dials one", count(&behind.endpoints));
+            self.step("service", true, decision, &self.to.known_by);
+            return Way::Whole;
+        }
         if self.uncaptured().is_some() {
             return plaintext(self);
         }
@@ -322,7 +327,7 @@ impl<'a> Course<'a> {
         if let Some(capture) = &self.to.capture
             && !capture.takes_inbound(Some(self.question.from.address), self.to.socket().port())
         {
-            let excluded = capture.exclusions().join(" ");
+            let excluded = capture.exclusions_of(Direction::In).join(" ");
             let by = format!("ringmail-init of {}: {excluded}", self.to.known_by);
             return self.uncaptured_arrival(sent, by.trim_end_matches([' ', ':']));
         }

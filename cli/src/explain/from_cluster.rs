@@ -80,16 +80,25 @@ impl<'a> Cluster<'a> {
             let to = End { port: Some(port), name: full, known_by: by, ..End::unknown(address) };
             return Ok(Some(Destination { to, behind: Some(Behind { headless: false, endpoints }) }));
         }
+        let endpoints = self.headless((namespace, name), &ports, port);
+        let Some(first) = endpoints.first() else {
+            bail!("Service {namespace}/{name} is headless and has no endpoints: its name has no address");
+        };
+        let to = End { port: Some(port), name: full, known_by: by, ..End::unknown(first.ip()) };
+        Ok(Some(Destination { to, behind: Some(Behind { headless: true, endpoints }) }))
+    }
+
+    /// The addresses that the name of a headless Service stands for, one of each pod, with the port that is dialled.
+    fn headless(&self, service: (&str, &str), ports: &[i32], port: u16) -> Vec<SocketAddr> {
         let mut endpoints = Vec::new();
-        for other in spec.ports.iter().flatten().filter_map(|port| u16::try_from(port.port).ok()) {
+        for own in ports.iter().filter_map(|port| u16::try_from(*port).ok()) {
             for ipv4 in [true, false] {
-                let found = snapshot.endpoints((namespace, name), other, ipv4).unwrap_or_default();
+                let found = self.mesh.snapshot.endpoints(service, own, ipv4).unwrap_or_default();
                 endpoints.extend(found.iter().map(|found| SocketAddr::new(found.ip(), port)));
             }
         }
         endpoints.sort();
         endpoints.dedup();
-        // A pod of two families is one endpoint.
         let mut seen = Vec::new();
         endpoints.retain(|endpoint| {
             let name = self.at(endpoint.ip()).name;
@@ -97,11 +106,7 @@ impl<'a> Cluster<'a> {
             seen.push(name);
             is_new
         });
-        let Some(first) = endpoints.first() else {
-            bail!("Service {namespace}/{name} is headless and has no endpoints: its name has no address");
-        };
-        let to = End { port: Some(port), name: full, known_by: by, ..End::unknown(first.ip()) };
-        Ok(Some(Destination { to, behind: Some(Behind { headless: true, endpoints }) }))
+        endpoints
     }
 
     fn host(&self, labels: &[String], port: u16) -> Result<Destination> {

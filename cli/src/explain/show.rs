@@ -43,14 +43,7 @@ pub(super) fn render(explanation: &Explanation, colour: bool) -> String {
             groups.iter().for_each(|group| text.push_str(&render_group(group, colour)));
         }
     }
-    let (outcome, tone) = explanation.outcome.text();
-    let refused = explanation.endpoints.iter().filter(|leg| leg.outcome == explanation.outcome).count();
-    let share = match explanation.endpoints.len() {
-        0 | 1 => String::new(),
-        all if all == refused => String::new(),
-        all => format!(" at {refused} of {all} endpoints"),
-    };
-    text.push_str(&format!("\n{}\n", tone.paint(&format!("{outcome}{share}"), colour)));
+    text.push_str(&outcome(explanation, colour));
     for (title, lines) in [
         ("not honoured as written", &explanation.notes),
         ("as if these had been applied", &explanation.supposing),
@@ -62,6 +55,16 @@ pub(super) fn render(explanation: &Explanation, colour: bool) -> String {
         }
     }
     text
+}
+
+fn outcome(of: &Explanation, colour: bool) -> String {
+    let (text, tone) = of.outcome.text();
+    let alike = of.endpoints.iter().filter(|leg| leg.outcome == of.outcome).count();
+    let share = match of.endpoints.len() {
+        all if all == alike => String::new(),
+        all => format!(" at {alike} of {all} endpoints"),
+    };
+    format!("\n{}\n", tone.paint(&format!("{text}{share}"), colour))
 }
 
 fn add_steps(table: &mut Table, steps: &[Step]) {

@@ -119,16 +119,38 @@ impl Snapshot {
         Some((&key.namespace, &key.name))
     }
 
-    /// Where connections to a Service's port end, for a client that dials an address of this family: those that may be
-    /// chosen, else the others. Nothing where there is no such Service.
+    /// Where kube-proxy sends connections to a Service's port, for a client that dials an address of this family: to those
+    /// that may be chosen, else to the others. Nothing where there is no such Service.
     pub fn endpoints(
         &self,
         (namespace, name): (&str, &str),
         port: u16,
         ipv4: bool,
     ) -> Option<Vec<SocketAddr>> {
-        let state = self.world.services.get(&ObjectKey::new(namespace, name))?;
-        Some(self.ports(state, ipv4).remove(&port).unwrap_or_default().dialled())
+        let key = ObjectKey::new(namespace, name);
+        let state = self.world.services.get(&key)?;
+        let mut endpoints = self.ports(state, ipv4).remove(&port).unwrap_or_default();
+        self.add_strangers(&key, port, ipv4, &mut endpoints);
+        Some(endpoints.dialled())
+    }
+
+    /// Endpoints that are no workloads, such as those in the network of their node.
+    fn add_strangers(&self, service: &ObjectKey, port: u16, ipv4: bool, endpoints: &mut Endpoints) {
+        let state = self.world.services.get(service);
+        let own = state.and_then(|state| state.info.ports.iter().find(|own| own.port == port));
+        let Some(own) = own else { return };
+        let slices = self.world.slices_of.get(service).into_iter().flatten();
+        for slice in slices.filter_map(|slice| self.world.slices.get(slice)) {
+            let Some((_, target)) = slice.ports.iter().find(|(name, _)| *name == own.name) else { continue };
+            for endpoint in &slice.endpoints {
+                let address = endpoint.address;
+                if address.is_ipv4() != ipv4 || self.world.holder(address).is_some() {
+                    continue;
+                }
+                let list = if endpoint.ready { &mut endpoints.chosen } else { &mut endpoints.others };
+                list.push(SocketAddr::new(address, *target));
+            }
+        }
     }
 
     /// What is done with connections of `client` to `addresses`, and to what stands behind those of Services.

@@ -73,10 +73,7 @@ impl Listed {
 }
 
 fn code(error: &kube::Error) -> Option<u16> {
-    match error {
-        kube::Error::Api(status) => Some(status.code),
-        _ => None,
-    }
+    if let kube::Error::Api(status) = error { Some(status.code) } else { None }
 }
 
 /// In the newest of the versions that are read and that the cluster serves.

@@ -22,7 +22,12 @@ fn slice(service: &str, pods: &[(&str, bool)]) -> Value {
     let endpoints: Vec<_> = pods
         .iter()
         .map(|(pod, ready)| {
-            json!({"addresses": ["192.0.2.1"], "conditions": {"ready": ready}, "targetRef": {"kind": "Pod", "name": pod}})
+            let address = match *pod {
+                "p0" => "10.0.0.1",
+                "p1" => "10.0.0.2",
+                _ => "10.0.0.3",
+            };
+            json!({"addresses": [address], "conditions": {"ready": ready}, "targetRef": {"kind": "Pod", "name": pod}})
         })
         .collect();
     json!({
@@ -90,6 +95,22 @@ fn a_services_address_leads_to_the_endpoints_that_may_be_chosen() {
     let Route::Service { endpoints, .. } = route(&snapshot, "10.96.0.1:80") else { panic!("no Service") };
     assert_eq!(endpoints.to_vec(), expected);
     assert!(matches!(route(&snapshot, "10.96.0.2:80"), Route::Outside { .. }));
+}
+
+#[test]
+fn an_endpoint_that_is_no_workload_is_where_kube_proxy_sends_connections_and_no_sidecar_does() {
+    let mut slice = slice("api", &[]);
+    slice["endpoints"] = json!([{"addresses": ["192.0.2.9"]}]);
+    let service = json!({
+        "metadata": {"namespace": "ns", "name": "api"},
+        "spec": {"clusterIPs": ["10.96.0.3"], "ports": [{"name": "tcp", "port": 443}]},
+    });
+    let objects = Objects { services: read(&[service]), slices: read(&[slice]), ..Objects::default() };
+    let snapshot = Snapshot::new(Settings::new("cluster.local".parse().unwrap()), "Kubernetes", &objects);
+    let expected: SocketAddr = "192.0.2.9:10800".parse().unwrap();
+    assert_eq!(snapshot.endpoints(("ns", "api"), 443, true), Some(vec![expected]));
+    assert_eq!(snapshot.endpoints(("ns", "api"), 80, true), Some(Vec::new()));
+    assert!(matches!(route(&snapshot, "10.96.0.3:443"), Route::Outside { .. }));
 }
 
 #[test]

@@ -116,8 +116,8 @@ pub(crate) struct World {
     holders: Holders,
     pub(super) services: HashMap<ObjectKey, ServiceState>,
     service_at: HashMap<IpAddr, BTreeSet<ObjectKey>>,
-    slices: HashMap<ObjectKey, SliceInfo>,
-    slices_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    pub(super) slices: HashMap<ObjectKey, SliceInfo>,
+    pub(super) slices_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// Services of endpoints that are known by their address alone.
     services_by_endpoint: HashMap<IpAddr, BTreeSet<ObjectKey>>,
     endpoints_of: HashMap<ObjectKey, BTreeSet<IpAddr>>,
