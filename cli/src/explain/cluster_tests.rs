@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::decide::{Explanation, Outcome};
+use super::explanation::{Explanation, Outcome, Step};
 use super::*;
 use crate::cluster::Supposed;
 use crate::cluster::fixture::{Fixture, policy};
@@ -15,7 +15,7 @@ fn tried(fixture: &Fixture, from: &str, to: &str) -> Result<Explanation> {
     of_mesh(&fixture.mesh(&Supposed::default()), &from.parse().unwrap(), &to.parse().unwrap())
 }
 
-fn deciders(steps: &[decide::Step]) -> Vec<(&'static str, &str)> {
+fn deciders(steps: &[Step]) -> Vec<(&'static str, &str)> {
     steps.iter().map(|step| (step.step, &*step.decided_by)).collect()
 }
 

@@ -5,10 +5,11 @@
 //!
 //! - `settings`, `policy_files`: what the proxy's settings file says, and the texts of its policy directory.
 //! - `party`: who connects, and who answers; found by `from_files` or `from_cluster`.
-//! - `decide`: the decisions, in the order in which they are made.
+//! - `decide`: the decisions, in the order in which they are made; `explanation`: what they come to.
 //! - `show`: the table.
 
 mod decide;
+mod explanation;
 mod from_cluster;
 mod from_files;
 mod party;
@@ -25,7 +26,8 @@ use crate::Answer;
 use crate::cluster::{Mesh, Supposed, block_on, connect};
 use crate::command_line::ExplainArgs;
 use crate::output::{self, Format};
-use decide::{Explanation, Question};
+use decide::Question;
+use explanation::Explanation;
 use from_cluster::Cluster;
 use from_files::Files;
 use party::World;

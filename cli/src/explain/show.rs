@@ -2,7 +2,7 @@
 
 use crate::table::{Align, Cell, Table, Tone};
 
-use super::decide::{Explanation, Leg, Outcome, Step};
+use super::explanation::{Explanation, Leg, Outcome, Step};
 use super::party::End;
 
 impl Outcome {

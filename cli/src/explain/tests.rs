@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::decide::{Explanation, Outcome};
+use super::explanation::{Explanation, Outcome};
 use super::*;
 
 const CONFIG: &str = "namespace: ignite\nservice_account: ignite\nmesh_ranges: [10.0.0.0/8]\n";
