@@ -49,8 +49,8 @@ impl Listed {
             all(Api::all(client.clone()), "nodes"),
             all(Api::all(client.clone()), "servicecidrs.networking.k8s.io"),
         );
-        let mut listed = Self::default();
-        listed.objects = Objects { pods, services, slices, ..Objects::default() };
+        let objects = Objects { pods, services, slices, ..Objects::default() };
+        let mut listed = Self { objects, hidden: Vec::new() };
         listed.objects.nodes = listed.without(nodes)?;
         listed.objects.ranges = listed.without(ranges)?;
         for kind in KINDS {
