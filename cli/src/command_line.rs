@@ -1,11 +1,12 @@
 //! The command line, in clap's words.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser};
 
-use crate::explain::Party;
+use crate::cluster::ClusterArgs;
+use crate::describe::DescribeArgs;
+use crate::explain::{Party, Target};
 use crate::inject::InjectArgs;
 use crate::output::Format;
 
@@ -13,7 +14,8 @@ use crate::output::Format;
 #[derive(Debug, Parser)]
 #[command(name = "ringmail", version, about = "Looks into a Ringmail mesh")]
 #[command(
-    after_help = "Exit codes: 0 yes, 1 it could not be done, 2 no (explain: the connection is refused; certs: none is valid; inject: a workload\n                        cannot have a sidecar), 64 usage.\n\
+    after_help = "Exit codes: 0 yes, 1 it could not be done, 2 no (explain: the connection is refused; certs: none is valid; inject: a workload cannot have a \
+                  sidecar), 64 usage.\n\
                         Colour is used on a terminal only, and never when NO_COLOR is set."
 )]
 pub(crate) struct CommandLine {
@@ -29,7 +31,9 @@ pub(crate) enum Subcommand {
     Connections(AdminArgs),
     /// Show a real Ignite ring, first plain, then inside the mesh (needs root)
     Demo(DemoArgs),
-    /// Say what happens to a connection, and which resource decides it
+    /// Tell what the mesh makes of a pod of the cluster, and why
+    Describe(DescribeArgs),
+    /// Say what happens to a connection, and which resource decides it: in the cluster, or by a proxy's files
     Explain(ExplainArgs),
     /// Put sidecars into manifests; what is no workload passes through as it is
     Inject(InjectArgs),
@@ -47,18 +51,27 @@ pub(crate) struct AdminArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ExplainArgs {
-    /// A proxy's settings file, whose policy_dir is read; or the policy directory itself, under default settings
-    #[arg(long, value_name = "FILE OR DIRECTORY")]
-    pub(crate) config: PathBuf,
-    /// Read policies from here instead of the settings' policy_dir, which names a path inside the pod
-    #[arg(long, value_name = "DIRECTORY")]
-    pub(crate) policy_dir: Option<PathBuf>,
-    /// Who connects: an IP address, or namespace/name of a WorkloadEntry
-    #[arg(long, value_name = "ADDRESS OR NAME")]
+    /// Who connects: namespace/name of a pod or WorkloadEntry, or an IP address
+    #[arg(long, value_name = "NAME OR ADDRESS")]
     pub(crate) from: Party,
-    /// Where to: the IP address and port that the application dials
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(crate) to: SocketAddr,
+    /// Where to, as the application dials it: namespace/pod:port, service.namespace:port or address:port
+    #[arg(long, value_name = "PLACE:PORT")]
+    pub(crate) to: Target,
+    /// Policies that are taken as if they had been applied: a file, a directory or - for standard input
+    #[arg(short, long = "filename", value_name = "FILE", conflicts_with = "config")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The namespace of objects in those files that name none; without it that of the context
+    #[arg(short, long, value_name = "NAME", conflicts_with = "config")]
+    pub(crate) namespace: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    /// Without a cluster: a proxy's settings file, whose policy_dir is read; or the policy directory itself, under
+    /// default settings
+    #[arg(long, value_name = "FILE OR DIRECTORY", conflicts_with_all = ["kubeconfig", "context"])]
+    pub(crate) config: Option<PathBuf>,
+    /// Read policies from here instead of the settings' policy_dir, which names a path inside the pod
+    #[arg(long, value_name = "DIRECTORY", requires = "config")]
+    pub(crate) policy_dir: Option<PathBuf>,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,

@@ -1,13 +1,15 @@
 //! `ringmail`: what a person asks of the mesh, at a glance or as JSON.
 //!
-//! One file per subcommand. `certs` and `connections` ask a proxy's admin endpoint, `explain` decides from the same files as
-//! the proxies do, `demo` shows a real ring. The exit code is part of the answer: see [`Answer`].
+//! One file per subcommand. `certs` and `connections` ask a proxy's admin endpoint, `describe` and `explain` decide from the
+//! objects of a cluster or from a proxy's files, `inject` changes manifests, `demo` shows a real ring. The exit code is part of the answer: see [`Answer`].
 
 mod admin;
 mod certs;
+mod cluster;
 mod command_line;
 mod connections;
 mod demo;
+mod describe;
 mod explain;
 mod inject;
 mod output;
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Subcommand::Certs(args) => certs::run(&args),
         Subcommand::Connections(args) => connections::run(&args),
         Subcommand::Demo(args) => demo::run(&args),
+        Subcommand::Describe(args) => describe::run(&args),
         Subcommand::Explain(args) => explain::run(&args),
         Subcommand::Inject(args) => inject::run(&args),
     };

@@ -8,6 +8,7 @@
 //!
 //! A resource that cannot be honoured in full is refused or reported, never half-applied silently.
 
+mod about;
 mod authorization;
 mod destination;
 mod destination_rule;
@@ -27,6 +28,7 @@ mod settings;
 mod wire;
 mod workload;
 
+pub use about::{EnforcedPolicy, NamingRule, Selecting};
 pub use authorization::{Request, Verdict};
 pub use destination::{Client, Destination};
 pub use inbound::Inbound;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::decide::{Explanation, Outcome};
+use super::explanation::{Explanation, Outcome};
 use super::*;
 
 const CONFIG: &str = "namespace: ignite\nservice_account: ignite\nmesh_ranges: [10.0.0.0/8]\n";
@@ -53,9 +53,7 @@ fn explained(config: &str, policies: &[&str], from: &str, to: &str) -> Explanati
     let texts = policy_files::read(folder.path()).unwrap();
     let resources =
         Resources::parse(texts.iter().map(|text| (text.name.as_str(), text.text.as_str()))).unwrap();
-    let world = World::new(&resources, &mesh);
-    let (from, to) = (world.client(&from.parse().unwrap()).unwrap(), world.destination(to.parse().unwrap()));
-    decide::explain(&Question { mesh: &mesh, resources: &resources, from, to })
+    answer(&Files::new(&resources, &mesh), &from.parse().unwrap(), &to.parse().unwrap()).unwrap()
 }
 
 /// The last step's name, its decider and the outcome.
@@ -146,8 +144,8 @@ fn a_name_nobody_has_is_told_with_the_names_there_are() {
     fs::write(folder.path().join("a.yaml"), ENTRIES).unwrap();
     let mesh = MeshSettings::read(folder.path(), None).unwrap();
     let resources = Resources::parse([("a", ENTRIES)]).unwrap();
-    let world = World::new(&resources, &mesh);
-    let error = world.client(&"ignite/n7".parse().unwrap()).unwrap_err().to_string();
+    let world = Files::new(&resources, &mesh);
+    let error = world.client(&"ignite/n7".parse().unwrap(), None).unwrap_err().to_string();
     assert!(error.starts_with("no WorkloadEntry ignite/n7 in "), "{error}");
     assert!(error.ends_with("ignite/bare, ignite/n1, ignite/n2"), "{error}");
 }

@@ -3,7 +3,8 @@
 //! From the API server to a proxy: [`watch`] (objects, reduced to what matters), [`feed`] (changes in batches),
 //! [`world`] (what follows, pure), [`hub`] (whom it concerns), [`stream`] with [`subscription`] and [`own`] (what one
 //! proxy holds), [`server`] (TLS and limits). Beside them: [`attest`] (whose stream it is), [`serving`] (the server's
-//! certificate), [`crds`] and [`events`] (what only the leader writes, by [`lease`]), [`metrics`].
+//! certificate), [`crds`] and [`events`] (what only the leader writes, by [`lease`]), [`metrics`], [`snapshot`] (the world
+//! of one moment, for a person who asks).
 
 pub mod attest;
 pub mod config;
@@ -17,6 +18,7 @@ mod own;
 mod pace;
 pub mod server;
 pub mod serving;
+pub mod snapshot;
 mod stream;
 mod subscription;
 mod sync;

@@ -5,7 +5,7 @@
 
 mod policies;
 
-pub(super) use policies::{KINDS, PolicyKind};
+pub(super) use policies::{KINDS, PolicyKind, policy_update};
 
 use std::{collections::HashSet, fmt::Debug, pin::pin, sync::Arc, time::Duration};
 

@@ -131,7 +131,8 @@ impl Source {
 }
 
 pub(super) enum Decision {
-    Inject(AskedBy),
+    /// Who asked, and where it is said.
+    Inject(AskedBy, Source),
     Skip(Skip),
 }
 
@@ -187,13 +188,25 @@ pub(super) fn decide(
     }
     ambient(pod, namespace, cluster)?;
     let asked = |mesh| ours.iter().any(|(of, answer)| *of == mesh && answer.is_yes());
-    Ok(Decision::Inject(if asked(Mesh::Istio) {
+    let asked_by = if asked(Mesh::Istio) {
         AskedBy::Istio
     } else if asked(Mesh::Linkerd) {
         AskedBy::Linkerd
     } else {
         AskedBy::Ringmail
-    }))
+    };
+    Ok(Decision::Inject(asked_by, deciding(&own, &ours)))
+}
+
+/// The yes that decided: the pod's before its namespace's, our own word before the others'.
+fn deciding(own: &Answer, others: &[&(Mesh, &Answer)]) -> Source {
+    let all = || [own].into_iter().chain(others.iter().map(|(_, answer)| *answer));
+    let yes = |answer: &Answer| match answer {
+        Answer::Yes(source) => Some(source.clone()),
+        Answer::No(..) | Answer::Revision(..) | Answer::Silent => None,
+    };
+    let of_pod = all().filter(|answer| answer.is_pods()).find_map(yes);
+    of_pod.or_else(|| all().find_map(yes)).unwrap_or(Source::PodLabel(RINGMAIL_INJECT))
 }
 
 /// What the pod says beats what its namespace says; at the pod, our own word beats the others' and a no beats a yes.

@@ -39,7 +39,7 @@ pub use decide::{AskedBy, Mesh, Skip, Source};
 pub use refuse::{MAX_POD_BYTES, Malformed, PROXY_ID, Refusal};
 pub use resources::{DEFAULT_CPU_REQUEST, DEFAULT_MEMORY_LIMIT, DEFAULT_MEMORY_REQUEST};
 pub use sidecar::{INIT_CONTAINER, SIDECAR_CONTAINERS};
-pub use status::{STATUS_ANNOTATION, uninject};
+pub use status::{STATUS_ANNOTATION, Sidecar, sidecar_of, uninject};
 pub use warning::{MAX_WARNING_CHARACTERS, Warning};
 pub use workload::{Owner, controller_of, workload_of};
 
@@ -89,6 +89,8 @@ pub struct Injected {
     pub warnings: Vec<Warning>,
     /// Who asked, and so what the sidecar's container is called.
     pub asked_by: AskedBy,
+    /// Which label or annotation decided that it gets one.
+    pub asked_in: Source,
 }
 
 /// What the injector says about a pod.
@@ -112,8 +114,8 @@ pub fn inject(request: &Request<'_>, config: &InjectConfig) -> Outcome {
 
 fn decide_and_inject(request: &Request<'_>, config: &InjectConfig) -> Result<Outcome, Refusal> {
     let asked = pod::Meta::read(request.pod)?;
-    let asked_by = match decide::decide(&asked, request.namespace, request.cluster, config)? {
-        decide::Decision::Inject(asked_by) => asked_by,
+    let (asked_by, asked_in) = match decide::decide(&asked, request.namespace, request.cluster, config)? {
+        decide::Decision::Inject(asked_by, asked_in) => (asked_by, asked_in),
         decide::Decision::Skip(skip) => return Ok(Outcome::Skipped(skip)),
     };
     refuse::too_large(request.pod)?;
@@ -142,5 +144,5 @@ fn decide_and_inject(request: &Request<'_>, config: &InjectConfig) -> Result<Out
     added.put_into(&mut pod, &probes)?;
     let patch = json_patch::diff(request.pod, &pod);
     warnings.dedup();
-    Ok(Outcome::Injected(Box::new(Injected { patch, pod, warnings, asked_by })))
+    Ok(Outcome::Injected(Box::new(Injected { patch, pod, warnings, asked_by, asked_in })))
 }

@@ -1,5 +1,7 @@
 //! What an injection leaves in the pod about itself, and the way back from it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -60,6 +62,57 @@ impl Status {
         let text = pod.get("metadata")?.get("annotations")?.get(STATUS_ANNOTATION)?.as_str()?;
         serde_json::from_str(text).ok()
     }
+}
+
+/// A sidecar of ours that is in a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sidecar {
+    /// The name of its container.
+    pub container: String,
+    /// Its image.
+    pub image: String,
+    /// The version of the injector that put it there.
+    pub version: String,
+    /// Whether it is a native one: an init container that goes on running.
+    pub native: bool,
+    /// Its settings by the names of their environment variables, without those that are taken from the pod.
+    pub environment: BTreeMap<String, String>,
+    /// The arguments of `ringmail-init`: which of the pod's traffic is captured.
+    pub capture: Vec<String>,
+}
+
+/// The sidecar that an injection has put into a pod; nothing where there is none of ours.
+pub fn sidecar_of(pod: &Value) -> Option<Sidecar> {
+    let status = Status::of(pod)?;
+    let text = |container: &Value, key: &str| {
+        container.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let lists = [("initContainers", &status.init_containers), ("containers", &status.containers)];
+    let (mut found, mut capture) = (None, Vec::new());
+    for (key, names) in lists {
+        for container in pod.get("spec")?.get(key).and_then(Value::as_array).into_iter().flatten() {
+            let name = text(container, "name");
+            if !names.contains(&name) || !is_ours(&name, container) {
+                continue;
+            }
+            if name == INIT_CONTAINER {
+                let arguments = container.get("args").and_then(Value::as_array).into_iter().flatten();
+                capture = arguments.filter_map(|argument| Some(argument.as_str()?.to_owned())).collect();
+            } else {
+                found = Some((name, text(container, "image"), key == "initContainers", variables(container)));
+            }
+        }
+    }
+    let (container, image, native, environment) = found?;
+    Some(Sidecar { container, image, version: status.version, native, environment, capture })
+}
+
+fn variables(container: &Value) -> BTreeMap<String, String> {
+    let entries = container.get("env").and_then(Value::as_array).into_iter().flatten();
+    let pair = |entry: &Value| {
+        Some((entry.get("name")?.as_str()?.to_owned(), entry.get("value")?.as_str()?.replace("$$", "$")))
+    };
+    entries.filter_map(pair).collect()
 }
 
 /// Leads a pod back to what it was before it was injected; whether it was. Named ports of probes stay numbers.

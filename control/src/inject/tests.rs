@@ -125,3 +125,39 @@ fn an_uninjected_pod_is_what_it_was() {
         assert!(!uninject(&mut back));
     }
 }
+
+#[test]
+fn a_sidecar_is_told_from_the_pod_that_it_is_in_with_its_settings_and_capture() {
+    let pod = pod(&[("app", "ignite")], &[("traffic.sidecar.istio.io/excludeInboundPorts", "8080")]);
+    assert_eq!(sidecar_of(&pod), None);
+    let injected = injected(&pod);
+    let sidecar = sidecar_of(&injected.pod).unwrap();
+    assert_eq!((&*sidecar.container, sidecar.native), ("istio-proxy", true));
+    assert_eq!(sidecar.image, InjectConfig::default().proxy_image);
+    assert_eq!(sidecar.environment["RINGMAIL_DISCOVERY"], "control");
+    assert_eq!(sidecar.capture, ["--inbound-exclude-ports=8080"]);
+    assert_eq!(injected.asked_in, Source::NamespaceLabel("istio-injection"));
+    let mut foreign = injected.pod;
+    foreign["spec"]["initContainers"][1]["env"] = json!([]);
+    assert_eq!(sidecar_of(&foreign), None);
+}
+
+#[test]
+fn the_word_that_decided_is_told_the_pods_before_its_namespaces() {
+    let asked = |labels: &[(&str, &str)], annotations: &[(&str, &str)], namespace: &Namespace| match outcome(
+        &pod(labels, annotations),
+        namespace,
+        NATIVE,
+    ) {
+        Outcome::Injected(injected) => injected.asked_in,
+        other @ (Outcome::Refused(_) | Outcome::Skipped(_)) => panic!("{other:?}"),
+    };
+    let istio = istio_namespace();
+    let own = [("ringmail.io/inject", "enabled")];
+    assert_eq!(asked(&own, &[], &istio), Source::PodLabel("ringmail.io/inject"));
+    let linkerd = [("linkerd.io/inject", "enabled")];
+    assert_eq!(asked(&[], &linkerd, &istio), Source::PodAnnotation("linkerd.io/inject"));
+    assert_eq!(asked(&[], &[], &istio), Source::NamespaceLabel("istio-injection"));
+    let both = namespace(&[("ringmail.io/inject", "enabled"), ("istio-injection", "enabled")], &[]);
+    assert_eq!(asked(&[], &[], &both), Source::NamespaceLabel("ringmail.io/inject"));
+}

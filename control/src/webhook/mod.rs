@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 pub use metrics::Metrics;
-pub use upkeep::State;
+pub use upkeep::{State, cluster_of};
 
 use crate::{health::Missing, inject::InjectConfig};
 use certificate::ServingCertificate;

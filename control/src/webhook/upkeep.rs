@@ -11,6 +11,7 @@ use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, PatchOperation, TestOperation};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::version::Info;
 use kube::api::{Api, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
@@ -131,9 +132,9 @@ impl Upkeep {
         if let Some(held) = held {
             self.metrics.expiries(held.leaf.not_after, ca.not_after(), now);
         }
-        let registered = self.registered(&ca).await?;
+        let all = self.registered(&ca).await?;
         let version = self.client.apiserver_version().await.map_err(api("version"))?;
-        Ok(Cluster { native_sidecars: has_native_sidecars(&version.major, &version.minor), ..registered })
+        Ok(cluster_of(&all, &version))
     }
 
     /// The authority as it is in the Secret, after every step that is due.
@@ -195,8 +196,8 @@ impl Upkeep {
         }
     }
 
-    /// Puts our roots into the registration, where they are not, and says who else is registered.
-    async fn registered(&self, ca: &InjectorCa) -> Result<Cluster, LookError> {
+    /// Puts our roots into the registration, where they are not, and gives everybody's.
+    async fn registered(&self, ca: &InjectorCa) -> Result<Vec<MutatingWebhookConfiguration>, LookError> {
         let place = "mutatingwebhookconfigurations";
         let api_of: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
         let all = api_of.list(&ListParams::default()).await.map_err(api(place))?.items;
@@ -212,7 +213,7 @@ impl Upkeep {
                 Err(error) => return Err(api(place)(error)),
             }
         }
-        Ok(others(&all))
+        Ok(all)
     }
 
     fn ca_error(&self, error: CaError) -> LookError {
@@ -245,11 +246,12 @@ fn bundle_patch(configuration: &MutatingWebhookConfiguration, bundle: &str) -> j
     json_patch::Patch(patch)
 }
 
-fn others(all: &[MutatingWebhookConfiguration]) -> Cluster {
+/// What the injector has to know about a cluster, from its registrations and the version of its API server.
+pub fn cluster_of(all: &[MutatingWebhookConfiguration], version: &Info) -> Cluster {
     let names: Vec<&str> =
         all.iter().flat_map(|one| one.webhooks.iter().flatten()).map(|hook| hook.name.as_str()).collect();
     Cluster {
-        native_sidecars: false,
+        native_sidecars: has_native_sidecars(&version.major, &version.minor),
         istio_injects: names.iter().any(|name| name.ends_with(ISTIO_WEBHOOKS)),
         linkerd_injects: names.contains(&LINKERD_WEBHOOKS),
     }
@@ -304,7 +306,7 @@ mod tests {
             (vec!["namespace.sidecar-injector.istio.io", "linkerd-proxy-injector.linkerd.io"], true, true),
             (vec!["sidecar-injector.ringmail.io", "istio.io.example"], false, false),
         ] {
-            let found = others(&[configuration(&names)]);
+            let found = cluster_of(&[configuration(&names)], &Info::default());
             assert_eq!((found.istio_injects, found.linkerd_injects), (istio, linkerd), "{names:?}");
         }
     }

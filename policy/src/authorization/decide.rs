@@ -167,7 +167,7 @@ impl CompiledPolicy {
         })
     }
 
-    fn origin(&self, detail: &str) -> Origin {
+    pub(crate) fn origin(&self, detail: &str) -> Origin {
         Origin::Resource {
             kind: Kind::AuthorizationPolicy,
             namespace: Arc::clone(&self.namespace),

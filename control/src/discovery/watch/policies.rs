@@ -72,7 +72,8 @@ impl PolicyKind {
         format!("{}.{}", self.plural, self.kind.group())
     }
 
-    fn resource(self, version: &str) -> ApiResource {
+    /// The kind in one of its versions.
+    pub(crate) fn resource(self, version: &str) -> ApiResource {
         let group = self.kind.group();
         ApiResource {
             group: group.to_owned(),
@@ -86,10 +87,7 @@ impl PolicyKind {
 
 pub(super) async fn follow(client: Client, kind: PolicyKind, teller: Teller) {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let update = |key: ObjectKey, object: Option<&DynamicObject>| {
-        let key = PolicyKey { kind: kind.kind, object: key };
-        Update::Policy(key, object.map(|object| read(kind, object)))
-    };
+    let update = |key: ObjectKey, object: Option<&DynamicObject>| policy_update(kind, key, object);
     let mut mirror = Mirror::default();
     loop {
         match definitions.get(&kind.definition()).await.map(|found| served(kind, &found)) {
@@ -106,6 +104,12 @@ pub(super) async fn follow(client: Client, kind: PolicyKind, teller: Teller) {
         }
         sleep(RETRY).await;
     }
+}
+
+/// An object of the kind that is there now, or is gone.
+pub(crate) fn policy_update(kind: PolicyKind, key: ObjectKey, object: Option<&DynamicObject>) -> Update {
+    let key = PolicyKey { kind: kind.kind, object: key };
+    Update::Policy(key, object.map(|object| read(kind, object)))
 }
 
 fn served(kind: PolicyKind, definition: &CustomResourceDefinition) -> Option<&'static str> {

@@ -12,21 +12,21 @@ use super::{Age, Encoded, ObjectKey, ServiceInfo};
 
 /// A pod, or a WorkloadEntry.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(super) enum WorkloadKey {
+pub(in super::super) enum WorkloadKey {
     Entry(ObjectKey),
     Pod(ObjectKey),
 }
 
 /// A workload that holds at least one address.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(in super::super) struct Known {
     /// Its resource's name: its UID in the mesh.
     pub(super) name: Arc<str>,
-    pub(super) workload: Arc<Workload>,
-    pub(super) entry: Origin,
+    pub(in super::super) workload: Arc<Workload>,
+    pub(in super::super) entry: Origin,
     pub(super) encoded: Arc<Encoded>,
     /// Each with the name that it is asked for by.
-    pub(super) addresses: Vec<(IpAddr, Arc<str>)>,
+    pub(in super::super) addresses: Vec<(IpAddr, Arc<str>)>,
     /// What clients of a class are told of it.
     told: Mutex<BTreeMap<ClientClass, Arc<Encoded>>>,
 }
@@ -82,19 +82,19 @@ impl Known {
 
 /// A Service with its endpoints.
 #[derive(Debug)]
-pub(super) struct ServiceState {
-    pub(super) info: ServiceInfo,
+pub(in super::super) struct ServiceState {
+    pub(in super::super) info: ServiceInfo,
     pub(super) name: Arc<str>,
     pub(super) encoded: Arc<Encoded>,
-    pub(super) members: BTreeMap<WorkloadKey, Member>,
+    pub(in super::super) members: BTreeMap<WorkloadKey, Member>,
 }
 
 /// A workload as an endpoint of one Service.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Member {
+pub(in super::super) struct Member {
     /// The Service's port and the workload's.
-    pub(super) ports: BTreeSet<(u16, u16)>,
-    pub(super) chosen: bool,
+    pub(in super::super) ports: BTreeSet<(u16, u16)>,
+    pub(in super::super) chosen: bool,
 }
 
 /// Who has which address: the newest of all that claim it.

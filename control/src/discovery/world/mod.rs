@@ -26,7 +26,8 @@ use ringmail_xds::{
 };
 
 pub(crate) use encoded::{Encoded, Version};
-use known::{Holders, Known, Member, ServiceState, WorkloadKey};
+use known::{Holders, Member};
+pub(super) use known::{Known, ServiceState, WorkloadKey};
 pub(crate) use pod::{NodeInfo, PodInfo};
 pub(crate) use policies::{Notice, Policies, PolicyKey, PolicyObject};
 pub(crate) use service::{ServiceInfo, SliceInfo};
@@ -103,20 +104,20 @@ pub(crate) struct OwnPolicies {
 
 /// The cluster; see the module.
 pub(crate) struct World {
-    settings: Settings,
+    pub(super) settings: Settings,
     cluster: String,
     pods: HashMap<ObjectKey, PodInfo>,
     nodes: HashMap<Arc<str>, NodeInfo>,
     ranges: HashMap<Arc<str>, Vec<IpNet>>,
-    mesh: Vec<IpNet>,
-    policies: Policies,
+    pub(super) mesh: Vec<IpNet>,
+    pub(super) policies: Policies,
     /// Of `policies`, as one set.
-    resources: Resources,
+    pub(super) resources: Resources,
     holders: Holders,
-    services: HashMap<ObjectKey, ServiceState>,
+    pub(super) services: HashMap<ObjectKey, ServiceState>,
     service_at: HashMap<IpAddr, BTreeSet<ObjectKey>>,
-    slices: HashMap<ObjectKey, SliceInfo>,
-    slices_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    pub(super) slices: HashMap<ObjectKey, SliceInfo>,
+    pub(super) slices_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// Services of endpoints that are known by their address alone.
     services_by_endpoint: HashMap<IpAddr, BTreeSet<ObjectKey>>,
     endpoints_of: HashMap<ObjectKey, BTreeSet<IpAddr>>,
@@ -124,7 +125,7 @@ pub(crate) struct World {
     services_by_pod: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     endpoint_pods_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     services_of: HashMap<WorkloadKey, BTreeSet<ObjectKey>>,
-    known: HashMap<WorkloadKey, Known>,
+    pub(super) known: HashMap<WorkloadKey, Known>,
 }
 
 impl World {
@@ -210,11 +211,11 @@ impl World {
         self.resources.client_class(client)
     }
 
-    fn holder(&self, address: IpAddr) -> Option<&Known> {
+    pub(super) fn holder(&self, address: IpAddr) -> Option<&Known> {
         self.known.get(self.holders.of(address)?)
     }
 
-    fn service_at(&self, address: IpAddr) -> Option<&ServiceState> {
+    pub(super) fn service_at(&self, address: IpAddr) -> Option<&ServiceState> {
         let services = self.service_at.get(&address)?;
         services.iter().filter_map(|key| self.services.get(key)).max_by(|a, b| a.info.age.cmp(&b.info.age))
     }

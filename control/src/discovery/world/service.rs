@@ -86,7 +86,7 @@ impl ServiceInfo {
         }
     }
 
-    pub(super) fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("{}.{}.svc.{CLUSTER_DOMAIN}", self.key.name, self.key.namespace)
     }
 
