@@ -90,6 +90,8 @@ pub enum Route {
 pub enum OutsideReason {
     /// A DestinationRule says DISABLE.
     DestinationRuleDisable,
+    /// The pod dials itself.
+    Itself,
     /// The address is a Service's, and none of its endpoints is in the mesh.
     NoMeshEndpoint,
     /// The workload has no sidecar.
@@ -104,8 +106,9 @@ pub enum OutsideReason {
 
 impl OutsideReason {
     /// Every reason with what it tells an operator, in alphabetical order.
-    pub const ALL: [(Self, &'static str); 6] = [
+    pub const ALL: [(Self, &'static str); 7] = [
         (Self::DestinationRuleDisable, "a DestinationRule turns TLS off for the destination"),
+        (Self::Itself, "the endpoint of the Service is the pod itself: no byte leaves it"),
         (Self::NoMeshEndpoint, "the address is a Service's, and none of its endpoints is in the mesh"),
         (
             Self::NoSidecar,
@@ -123,6 +126,7 @@ impl OutsideReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::DestinationRuleDisable => "destination_rule_disable",
+            Self::Itself => "itself",
             Self::NoMeshEndpoint => "no_mesh_endpoint",
             Self::NoSidecar => "no_sidecar",
             Self::NotCaptured => "not_captured",

@@ -136,7 +136,7 @@ pub async fn resolve(
     loop {
         let known = snapshots.borrow_and_update().clone();
         let (address, route) = match &known {
-            Some(known) => through_service(&known.outbound, destination, Outbound::route),
+            Some(known) => through_service(&known.outbound, config, destination, Outbound::route),
             None => (destination, Route::Unknown),
         };
         if let Some(decided) = decide(config, address, route) {
@@ -154,7 +154,7 @@ pub async fn resolve(
             Some(_) if !is_open => Err(RouteError::Unknown { destination, waited }),
             Some(known) => {
                 let (address, route) =
-                    through_service(&known.outbound, destination, Outbound::route_unanswered);
+                    through_service(&known.outbound, config, destination, Outbound::route_unanswered);
                 let trouble = asker.trouble();
                 decide(config, address, route).unwrap_or(Err(RouteError::Unanswered {
                     destination,
@@ -169,17 +169,30 @@ pub async fn resolve(
 /// Where to dial, and how: a Service stands for one of its endpoints.
 fn through_service(
     outbound: &Outbound,
+    config: &Config,
     destination: SocketAddr,
     route: fn(&Outbound, SocketAddr) -> Route,
 ) -> (SocketAddr, Route) {
     match route(outbound, destination) {
         Route::Service { endpoints, .. } => {
             let endpoint = one_of(&endpoints).unwrap_or(destination);
-            (endpoint, route(outbound, endpoint))
+            let decided = route(outbound, endpoint);
+            let is_itself = config.pod_addresses.iter().any(|own| own.to_canonical() == endpoint.ip());
+            (endpoint, if is_itself { to_itself(decided) } else { decided })
         }
         decided @ (Route::Mesh { .. } | Route::Outside { .. } | Route::Refused { .. } | Route::Unknown) => {
             (destination, decided)
         }
+    }
+}
+
+/// What a pod sends to itself goes over its loopback, where no sidecar takes it in: there is nobody to speak TLS with.
+fn to_itself(decided: Route) -> Route {
+    match decided {
+        Route::Mesh { workload, decided_by, .. } => {
+            Route::Outside { reason: OutsideReason::Itself, workload: Some(workload), decided_by }
+        }
+        Route::Outside { .. } | Route::Refused { .. } | Route::Service { .. } | Route::Unknown => decided,
     }
 }
 
@@ -213,6 +226,9 @@ fn outside(
     workload: Option<Arc<Workload>>,
 ) -> Result<Next, RouteError> {
     match config.outbound_outside {
+        OutboundOutside::Refuse if reason == OutsideReason::Itself => {
+            Ok(Next::Outside { address, reason, workload })
+        }
         OutboundOutside::Passthrough => Ok(Next::Outside { address, reason, workload }),
         OutboundOutside::Refuse => Err(RouteError::OutsideRefused { destination: address, reason }),
     }

@@ -146,6 +146,7 @@ fn server_tls(labels: &mut Labels, series: &Series) {
         }
         Protection::Outside(
             OutsideReason::DestinationRuleDisable
+            | OutsideReason::Itself
             | OutsideReason::NotCaptured
             | OutsideReason::PortModeDisable,
         )
