@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     ResourceExt,
@@ -14,6 +14,7 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use tokio::{
+    sync::oneshot,
     task::JoinSet,
     time::{interval, sleep},
 };
@@ -58,7 +59,9 @@ pub(crate) async fn run(
     learnt: &Arc<Learnt>,
 ) -> anyhow::Result<Churned> {
     let watched = Arc::new(Mutex::new(Vec::new()));
-    let watching = tokio::spawn(watch(cluster.clone(), Arc::clone(learnt), Arc::clone(&watched)));
+    let (listed, is_listed) = oneshot::channel();
+    let watching = tokio::spawn(watch(cluster.clone(), Arc::clone(learnt), Arc::clone(&watched), listed));
+    is_listed.await.context("the own watch has ended")?;
     let count = usize::try_from(u64::from(line.rate) * line.seconds)?;
     let mut tick = interval(Duration::from_secs(1) / line.rate);
     let (began, mut work, mut answered) = (Instant::now(), JoinSet::new(), Vec::new());
@@ -93,11 +96,25 @@ async fn replace(
     Ok(began.elapsed())
 }
 
-/// Sees what control sees, on a watch of its own.
-async fn watch(cluster: Cluster, learnt: Arc<Learnt>, watched: Arc<Mutex<Vec<Duration>>>) {
+/// Sees what control sees, on a watch of its own. Says when it has begun.
+async fn watch(
+    cluster: Cluster,
+    learnt: Arc<Learnt>,
+    watched: Arc<Mutex<Vec<Duration>>>,
+    listed: oneshot::Sender<()>,
+) {
+    let mut listed = Some(listed);
     let mut events = pin!(watcher(cluster.pods(&cluster.simulated()), watcher::Config::default()));
     while let Some(event) = events.next().await {
-        let Ok(Event::Apply(pod)) = event else { continue };
+        let pod = match event {
+            Ok(Event::Apply(pod)) => pod,
+            Ok(Event::InitDone) => {
+                // Nobody waits for a later list.
+                let _ = listed.take().map(|listed| listed.send(()));
+                continue;
+            }
+            Ok(Event::Delete(_) | Event::Init | Event::InitApply(_)) | Err(_) => continue,
+        };
         if has_address(&pod)
             && let Some(age) = learnt.age(&pod.name_any(), Instant::now())
         {

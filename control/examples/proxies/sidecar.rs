@@ -1,6 +1,9 @@
 //! Two real pods with sidecars, one of which takes a steady stream of bytes from the other.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -14,7 +17,8 @@ use crate::{
 };
 
 const PROGRAM: &str = "ringmail-proxy";
-const PORT: u16 = 9000;
+/// Where bytes come without end, and where what is sent comes back.
+const PORTS: (u16, u16) = (9000, 9001);
 /// Connections that carry bytes all the time, and what each takes per second: far below what a sidecar can do, so that
 /// the rate is the client's choice.
 const CONNECTIONS: usize = 4;
@@ -30,19 +34,23 @@ pub(crate) struct Sidecar(Processes);
 impl Sidecar {
     /// Starts both pods, and waits until the load has run for a while.
     pub(crate) async fn start(cluster: &Cluster, image: &str) -> anyhow::Result<Self> {
-        let serve = format!("exec socat -u OPEN:/dev/zero TCP-LISTEN:{PORT},fork,reuseaddr");
+        let (zeros, echo) = PORTS;
+        let listen = |port: u16| format!("TCP-LISTEN:{port},fork,reuseaddr");
+        let serve = format!("socat -u OPEN:/dev/zero {} & exec socat {} PIPE", listen(zeros), listen(echo));
         let server = cluster.run_pod(pod("server", image, &serve)).await?;
         let ip = server
             .status
             .as_ref()
             .and_then(|status| status.pod_ip.as_ref())
             .context("the server has no ip")?;
-        let address = SocketAddr::new(ip.parse()?, PORT);
-        // The server sends for as long as it is read. A connection each second beside: that is what proxies look up for.
-        let take = format!("curl -s --http0.9 --limit-rate {RATE} -o /dev/null http://{address}/");
+        let ip: IpAddr = ip.parse()?;
+        let (zeros, echo) = (SocketAddr::new(ip, zeros), SocketAddr::new(ip, echo));
+        // A connection each second beside those that last: a proxy looks up where it leads.
         let script = format!(
-            "for i in $(seq {CONNECTIONS}); do (while :; do {take}; sleep 1; done) & done; \
-             while :; do timeout 1 {take}; sleep 1; done"
+            "for i in $(seq {CONNECTIONS}); do \
+                 (while :; do curl -s --http0.9 --limit-rate {RATE} -o /dev/null http://{zeros}/; sleep 1; done) & \
+             done; \
+             while :; do echo | socat - TCP:{echo} >/dev/null; sleep 1; done"
         );
         let client = cluster.run_pod(pod("client", image, &script)).await?;
         ensure!(is_injected(&client), "the client got no sidecar: is {} injected?", cluster.real());
