@@ -1,6 +1,7 @@
 //! Pods that come and go: each is replaced by one of another name with the same address.
 
 use std::{
+    collections::HashSet,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -103,7 +104,8 @@ async fn watch(
     watched: Arc<Mutex<Vec<Duration>>>,
     listed: oneshot::Sender<()>,
 ) {
-    let mut listed = Some(listed);
+    // What is said of a pod later, such as its end, is no news of its address.
+    let (mut listed, mut seen) = (Some(listed), HashSet::new());
     let mut events = pin!(watcher(cluster.pods(&cluster.simulated()), watcher::Config::default()));
     while let Some(event) = events.next().await {
         let pod = match event {
@@ -117,6 +119,7 @@ async fn watch(
         };
         if has_address(&pod)
             && let Some(age) = learnt.age(&pod.name_any(), Instant::now())
+            && seen.insert(pod.name_any())
         {
             watched.lock().unwrap_or_else(PoisonError::into_inner).push(age);
         }

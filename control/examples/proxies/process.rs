@@ -52,6 +52,19 @@ impl Processes {
         })
     }
 
+    /// How long threads that could run waited for a CPU.
+    fn waited(&self) -> anyhow::Result<Duration> {
+        let mut waited = 0;
+        for pid in &self.0 {
+            for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+                // One that ends meanwhile waits no more.
+                let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+                waited += text.split(' ').nth(1).and_then(|time| time.parse::<u64>().ok()).unwrap_or(0);
+            }
+        }
+        Ok(Duration::from_nanos(waited))
+    }
+
     /// Bytes that came in by the first interface of the network they are in.
     fn received(&self) -> anyhow::Result<usize> {
         let text = fs::read_to_string(format!("/proc/{}/net/dev", self.0[0]))?;
@@ -82,6 +95,7 @@ pub(crate) struct Look {
     processes: Processes,
     began: Instant,
     ticks: usize,
+    waited: Duration,
     received: usize,
 }
 
@@ -92,14 +106,16 @@ pub(crate) struct Seen {
     pub(crate) resident: usize,
     /// Of one CPU.
     pub(crate) cpu: f64,
+    /// For how much of the time threads waited for one, taken together.
+    pub(crate) waited: f64,
     /// Bytes per second that came into the pod.
     pub(crate) received: f64,
 }
 
 impl Look {
     pub(crate) fn begin(processes: &Processes) -> anyhow::Result<Self> {
-        let (ticks, received) = (processes.ticks()?, processes.received()?);
-        Ok(Self { processes: processes.clone(), began: Instant::now(), ticks, received })
+        let (ticks, waited, received) = (processes.ticks()?, processes.waited()?, processes.received()?);
+        Ok(Self { processes: processes.clone(), began: Instant::now(), ticks, waited, received })
     }
 
     pub(crate) fn end(&self) -> anyhow::Result<Seen> {
@@ -110,6 +126,7 @@ impl Look {
         Ok(Seen {
             resident: self.processes.resident()?,
             cpu: used.as_secs_f64() / elapsed,
+            waited: self.processes.waited()?.saturating_sub(self.waited).as_secs_f64() / elapsed,
             received: u32::try_from(received / 1024).map(f64::from)? * 1024.0 / elapsed,
         })
     }
