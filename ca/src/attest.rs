@@ -85,7 +85,7 @@ pub enum AttestError {
     #[error("token algorithm {0:?}: expected RS256 or ES256, and the one of the key")]
     Algorithm(String),
     /// The token is for somebody else.
-    #[error("token audience does not name this ca")]
+    #[error("token is for another audience")]
     Audience,
     /// The token is past.
     #[error("token has expired")]

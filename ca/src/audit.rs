@@ -58,7 +58,7 @@ reasons! {
     TokenExpired = "token_expired" => Unauthenticated,
     /// `nbf` is in the future.
     TokenNotYetValid = "token_not_yet_valid" => Unauthenticated,
-    /// `aud` does not name this CA.
+    /// `aud` names nobody that is asked for.
     TokenAudience = "token_audience" => Unauthenticated,
     /// `iss` is not the configured issuer.
     TokenIssuer = "token_issuer" => Unauthenticated,

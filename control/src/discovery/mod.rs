@@ -2,11 +2,10 @@
 //!
 //! From the API server to a proxy: [`watch`] (objects, reduced to what matters), [`feed`] (changes in batches),
 //! [`world`] (what follows, pure), [`hub`] (whom it concerns), [`stream`] with [`subscription`] and [`own`] (what one
-//! proxy holds), [`server`] (TLS and limits). Beside them: [`attest`] (whose stream it is), [`serving`] (the server's
-//! certificate), [`crds`] and [`events`] (what only the leader writes, by [`lease`]), [`metrics`], [`snapshot`] (the world
-//! of one moment, for a person who asks).
+//! proxy holds), [`server`] (TLS, limits and whose stream it is, in the word of [`ringmail_ca::attest`]). Beside them:
+//! [`serving`] (the server's certificate), [`crds`] and [`events`] (what only the leader writes, by [`lease`]), [`metrics`],
+//! [`snapshot`] (the world of one moment, for a person who asks).
 
-pub mod attest;
 pub mod config;
 mod crds;
 mod events;
@@ -34,13 +33,13 @@ use std::{
 
 use kube::Client;
 use prometheus::Registry;
+use ringmail_ca::attest::{Attestor, Attestors, PodCheck, TokenReviewAttestor, TokenReviewRules};
 use tokio::{
     net::TcpListener,
     sync::{Notify, mpsc, watch as tokio_watch},
 };
 
 use crate::health::Missing;
-use attest::ReviewedTokens;
 pub use config::{DiscoveryConfig, Settings};
 use hub::Hub;
 use metrics::Metrics;
@@ -155,7 +154,7 @@ impl Prepared {
     /// [`StartError`] where TLS cannot be set up.
     pub async fn run(self, shutdown: tokio_watch::Receiver<bool>) -> Result<(), StartError> {
         let Self { settings, client, discovery, serving, listener } = self;
-        let attest = Arc::new(ReviewedTokens::new(client.clone(), settings.audiences.clone()));
+        let attestors = attestors(client.clone(), &settings);
         let (changes, queue) = mpsc::channel(MAX_QUEUED);
         let (leading, lease) = lease::start(client.clone(), &settings, shutdown.clone());
         let background = [
@@ -170,7 +169,7 @@ impl Prepared {
         ];
         let watches = watch::start(client, &discovery, &changes);
         drop(changes);
-        let server = Server::new(discovery, attest, serving, &settings);
+        let server = Server::new(discovery, attestors, serving, &settings);
         let served = server.run(listener, shutdown).await;
         for task in background.iter().chain(&watches) {
             task.abort();
@@ -179,6 +178,17 @@ impl Prepared {
         let _ = lease.await;
         Ok(served?)
     }
+}
+
+/// The API server judges every token. Whether the pod still runs is seen by the watch of pods.
+fn attestors(client: Client, settings: &Settings) -> Attestors {
+    let rules = TokenReviewRules {
+        audiences: settings.audiences.clone(),
+        trust_domain: settings.policy.trust_domain.clone(),
+        pod_check: PodCheck::Skip,
+    };
+    let attestor: Box<dyn Attestor> = Box::new(TokenReviewAttestor::new(client, rules));
+    Attestors::new(Some(attestor), None)
 }
 
 async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, StartError> {

@@ -14,6 +14,7 @@ use std::{
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ringmail_ca::attest::{AttestError, Attestors};
 use ringmail_xds::{
     discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
     service::{self, Responses},
@@ -26,15 +27,14 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, body::Body};
+use tonic::{Code, Status, Streaming, body::Body};
 
 use super::{
     Discovery, Settings,
-    attest::{Attest, Caller, bearer},
     hub::Link,
     metrics::Refused,
     serving::Serving,
-    stream::Stream,
+    stream::{BoundTo, Stream},
     world::ObjectKey,
 };
 use limits::ConnectionLimits;
@@ -63,7 +63,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// The listener with what its connections share.
 pub(crate) struct Server {
     discovery: Arc<Discovery>,
-    attest: Arc<dyn Attest>,
+    attestors: Attestors,
     serving: Arc<Serving>,
     limits: Arc<ConnectionLimits>,
 }
@@ -71,13 +71,13 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(
         discovery: Arc<Discovery>,
-        attest: Arc<dyn Attest>,
+        attestors: Attestors,
         serving: Arc<Serving>,
         settings: &Settings,
     ) -> Arc<Self> {
         // Connections that are being replaced stand beside their successors.
         let limits = ConnectionLimits::new(2 * settings.max_streams, settings.max_connections_per_source);
-        Arc::new(Self { discovery, attest, serving, limits: Arc::new(limits) })
+        Arc::new(Self { discovery, attestors, serving, limits: Arc::new(limits) })
     }
 
     /// Accepts until `shutdown` turns true.
@@ -164,10 +164,10 @@ impl Server {
             return Status::unimplemented(format!("expected {}", service::PATH)).into_http();
         }
         match self.admit_stream(&request).await {
-            Ok((caller, link)) => {
+            Ok((pod, place)) => {
                 let _ = busy.try_send(());
                 let handler =
-                    Handler { discovery: Arc::clone(&self.discovery), admitted: Some((caller, link)) };
+                    Handler { discovery: Arc::clone(&self.discovery), admitted: Some((pod, place)) };
                 service::serve(handler, request, MAX_REQUEST).await
             }
             Err((status, reason)) => {
@@ -179,22 +179,26 @@ impl Server {
     }
 
     /// Whose stream it is, and its place.
-    async fn admit_stream(&self, request: &Request<Incoming>) -> Result<(Caller, Place), (Status, Refused)> {
+    async fn admit_stream(&self, request: &Request<Incoming>) -> Result<(BoundTo, Place), (Status, Refused)> {
         if let Some(missing) = self.discovery.sync.missing() {
             return Err((Status::unavailable(missing), Refused::NotReady));
         }
-        let refused = |error: super::attest::AttestError| {
-            let status = error.status();
-            let reason =
-                if status.code() == tonic::Code::Unavailable { Refused::NotReady } else { Refused::Token };
-            (status, reason)
-        };
-        let token = bearer(request.headers()).map_err(refused)?;
-        let caller = self.attest.attest(token).await.map_err(refused)?;
-        let pod = ObjectKey::new(&caller.namespace, &caller.pod_name);
-        let link = self.discovery.hub.join(&pod);
+        let pod = self.bound_to(request).await.map_err(|error| {
+            let status = Status::new(error.reason().code(), error.to_string());
+            let away = status.code() == Code::Unavailable;
+            (status, if away { Refused::NotReady } else { Refused::Token })
+        })?;
+        let link = self.discovery.hub.join(&pod.key);
         let link = link.map_err(|full| (Status::resource_exhausted(full.to_string()), Refused::Full))?;
-        Ok((caller, Place { discovery: Arc::clone(&self.discovery), link, taken: false }))
+        Ok((pod, Place { discovery: Arc::clone(&self.discovery), link, taken: false }))
+    }
+
+    /// The pod that the request's token is bound to.
+    async fn bound_to(&self, request: &Request<Incoming>) -> Result<BoundTo, AttestError> {
+        let caller = self.attestors.attest(request.headers()).await?;
+        let pod = caller.pod.ok_or(AttestError::NotBound)?;
+        let namespace = caller.identity.namespace().unwrap_or_default();
+        Ok(BoundTo { key: ObjectKey::new(namespace, &pod.name), uid: pod.uid })
     }
 }
 
@@ -245,7 +249,7 @@ impl Drop for Place {
 /// Makes a stream of the one request.
 struct Handler {
     discovery: Arc<Discovery>,
-    admitted: Option<(Caller, Place)>,
+    admitted: Option<(BoundTo, Place)>,
 }
 
 type Answering = Pin<Box<dyn Future<Output = Result<tonic::Response<Responses>, Status>> + Send>>;
@@ -263,12 +267,12 @@ impl tonic::codegen::Service<tonic::Request<Streaming<DeltaDiscoveryRequest>>> f
         let admitted = self.admitted.take();
         let discovery = Arc::clone(&self.discovery);
         Box::pin(async move {
-            let (caller, mut place) = admitted.ok_or_else(|| Status::internal("called twice"))?;
+            let (pod, mut place) = admitted.ok_or_else(|| Status::internal("called twice"))?;
             let (answers, queue) = mpsc::channel::<Result<DeltaDiscoveryResponse, Status>>(1);
             place.taken = true;
             let link = Arc::clone(&place.link);
             let counted = discovery.metrics.stream();
-            let stream = Stream::new(discovery, caller, link);
+            let stream = Stream::new(discovery, pod, link);
             tokio::spawn(async move {
                 let _counted = counted;
                 stream.run(request.into_inner(), answers).await;

@@ -22,7 +22,6 @@ use tonic::{Status, Streaming};
 
 use super::{
     Discovery,
-    attest::Caller,
     hub::{Link, LinkDirty},
     own::Own,
     pace::Pace,
@@ -44,11 +43,17 @@ const MAX_WORDS: usize = 300;
 /// What a client is sent through. One answer waits at most.
 pub(crate) type Answers = mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>;
 
+/// The pod that a stream's token is bound to.
+pub(crate) struct BoundTo {
+    pub(crate) key: ObjectKey,
+    /// A later pod of the same name has another one.
+    pub(crate) uid: String,
+}
+
 /// See the module.
 pub(crate) struct Stream {
     discovery: Arc<Discovery>,
-    caller: Caller,
-    pod: ObjectKey,
+    pod: BoundTo,
     link: Arc<Link>,
     addresses: Subscription,
     destinations: Subscription,
@@ -65,12 +70,11 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// A stream of the pod that `caller`'s token is bound to.
-    pub(crate) fn new(discovery: Arc<Discovery>, caller: Caller, link: Arc<Link>) -> Self {
+    /// A stream of `pod`.
+    pub(crate) fn new(discovery: Arc<Discovery>, pod: BoundTo, link: Arc<Link>) -> Self {
         Self {
-            pod: ObjectKey::new(&caller.namespace, &caller.pod_name),
+            pod,
             discovery,
-            caller,
             link,
             addresses: Subscription::new(Address::TYPE_URL),
             destinations: Subscription::new(Destination::TYPE_URL),
@@ -99,7 +103,7 @@ impl Stream {
     }
 
     fn name(&self) -> String {
-        format!("{}/{}", self.caller.namespace, self.caller.pod_name)
+        format!("{}/{}", self.pod.key.namespace, self.pod.key.name)
     }
 
     /// Nothing where the stream ends in order.
@@ -186,10 +190,10 @@ impl Stream {
         self.greeted = true;
         let discovery = Arc::clone(&self.discovery);
         let world = discovery.world();
-        self.see(world.pod(&self.pod, &self.caller.pod_uid), &world);
+        self.see(world.pod(&self.pod.key, &self.pod.uid), &world);
         drop(world);
         let Some(node) = node else { return Ok(()) };
-        let bound = format!("{}.{}", self.caller.pod_name, self.caller.namespace);
+        let bound = format!("{}.{}", self.pod.key.name, self.pod.key.namespace);
         match node.id.split('~').nth(2) {
             Some(claimed) if claimed == bound => Ok(()),
             claimed => Err(Status::permission_denied(format!(
@@ -273,7 +277,7 @@ impl Stream {
         let addresses =
             self.addresses.refresh(dirty.addresses.iter().copied(), |address| world.addresses(address));
         let mut again = dirty.addresses;
-        if dirty.own && self.see(world.pod(&self.pod, &self.caller.pod_uid), &world) {
+        if dirty.own && self.see(world.pod(&self.pod.key, &self.pod.uid), &world) {
             again.extend(self.destinations.asked());
         }
         let seen = self.seen.as_ref();
@@ -298,7 +302,7 @@ impl Stream {
     fn refresh_own(&mut self, first: bool) {
         let discovery = Arc::clone(&self.discovery);
         let world = discovery.world();
-        let own = world.own_policies(&self.pod, &self.caller.pod_uid);
+        let own = world.own_policies(&self.pod.key, &self.pod.uid);
         drop(world);
         let Some(own) = own else { return };
         let (policies, inbound) = self.own.refresh(&own);

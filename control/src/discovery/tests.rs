@@ -2,6 +2,7 @@
 
 mod client;
 mod memory;
+mod tokens;
 
 use std::time::Duration;
 

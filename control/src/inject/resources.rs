@@ -8,15 +8,17 @@ use super::quantity::Quantity;
 use super::values;
 use super::warning::Warning;
 
-/// What an idle sidecar and a few connections of a ring take of a CPU.
+/// Measured: 0.3% of a CPU when idle, 1.4% with 64 connections that carry 6 MB/s together.
 pub const DEFAULT_CPU_REQUEST: &str = "20m";
-/// What a sidecar with a few dozen connections holds.
+/// Measured: 22 MiB resident when idle (3.5 MiB of it its own, the rest the program, which sidecars of a node share), 28 MiB
+/// with 64 connections at full speed.
 pub const DEFAULT_MEMORY_REQUEST: &str = "32Mi";
-/// Room for some hundreds of connections whose buffers are full at the same time. There is no limit of CPU: a throttled
-/// sidecar looks like a dead node to a ring.
+/// Measured: with 1000 connections that all carry as much as they can, 54 MiB of its own and up to 165 MiB in the buffers
+/// of its sockets, which count where cgroups are of version 2. There is no limit of CPU: a throttled sidecar looks like a
+/// dead node to a ring.
 pub const DEFAULT_MEMORY_LIMIT: &str = "256Mi";
 
-/// One run of iptables; it is over before the application's own requests count.
+/// One run, over before the application's own requests count. Measured: 3.2 MiB resident at most, 0.1 s of a CPU.
 const INIT_CPU_REQUEST: &str = "10m";
 const INIT_MEMORY_REQUEST: &str = "16Mi";
 const INIT_MEMORY_LIMIT: &str = "64Mi";

@@ -1,10 +1,12 @@
 //! A server on loopback, and a client that speaks for a pod.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use prometheus::{Registry, TextEncoder};
+use ringmail_ca::attest::{AttestError, Attesting, Attestor, Attestors, BoundPod, Caller, SourceError};
+use ringmail_identity::SpiffeId;
 use ringmail_xds::{
     Resource,
     discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
@@ -30,7 +32,6 @@ use tonic::{Request, Status, Streaming, transport::Endpoint};
 
 use super::super::{
     Discovery, DiscoveryConfig, Server,
-    attest::{Attest, AttestError, Attesting, Caller},
     serving::{Serving, ServingSource},
 };
 
@@ -40,13 +41,24 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Tokens that say themselves whose they are: `<namespace>/<service account>/<pod>/<uid>`.
 struct Plain;
 
-impl Attest for Plain {
+impl Attestor for Plain {
     fn attest<'a>(&'a self, token: &'a str) -> Attesting<'a> {
         Box::pin(async move {
             let mut parts = token.split('/').map(str::to_owned);
             let mut part = || parts.next().ok_or(AttestError::NotBound);
-            Ok(Caller { namespace: part()?, service_account: part()?, pod_name: part()?, pod_uid: part()? })
+            let domain = "cluster.local".parse().unwrap();
+            let identity = SpiffeId::for_service_account(&domain, &part()?, &part()?).unwrap();
+            let pod = Some(BoundPod { name: part()?, uid: part()?, node: None });
+            Ok(Caller { identity, pod })
         })
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    fn reload(&self) -> Result<(), SourceError> {
+        Ok(())
     }
 }
 
@@ -61,7 +73,12 @@ pub(super) struct Fixture {
 }
 
 impl Fixture {
+    /// Tokens say themselves whose they are.
     pub(super) async fn start() -> Self {
+        Self::judged_by(Attestors::new(None, Some(Box::new(Plain)))).await
+    }
+
+    pub(super) async fn judged_by(attestors: Attestors) -> Self {
         let files = tempfile::tempdir().unwrap();
         let (certificate, key) = (files.path().join("tls.crt"), files.path().join("tls.key"));
         let made = rcgen::generate_simple_self_signed(vec!["control".to_owned()]).unwrap();
@@ -77,7 +94,7 @@ impl Fixture {
         let discovery = Discovery::new(&settings, &registry).unwrap();
         let (end, ending) = watch::channel(false);
         let serving = Serving::start(ServingSource::Files { certificate, key }, ending.clone()).unwrap();
-        let server = Server::new(Arc::clone(&discovery), Arc::new(Plain), serving, &settings);
+        let server = Server::new(Arc::clone(&discovery), attestors, serving, &settings);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(server.run(listener, ending));
