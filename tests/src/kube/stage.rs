@@ -67,7 +67,9 @@ impl Stage {
                 .map_err(|error| error.context(self.cluster.report()))?;
         }
         // Where the Service leads is a matter of kube-proxy, and comes a moment later.
-        let pod = format!("{{apiVersion: v1, kind: Pod, metadata: {{name: asks, labels: {{{INJECT}}}}}, {NOTHING}}}");
+        let pod = format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: asks, labels: {{{INJECT}}}}}, {NOTHING}}}"
+        );
         let ask = ["apply", "-n", "default", "--dry-run=server", "-f", "-"];
         self.cluster.wait_for(Duration::from_secs(30), "the webhook answers", |cluster| {
             Ok(cluster.kubectl_stdin(&ask, &pod).ok().map(drop))

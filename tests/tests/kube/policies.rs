@@ -204,7 +204,8 @@ fn a_destination_rule_brings_tls_and_takes_it_away_within_two_seconds() {
              spec: {{host: server.rules.svc.cluster.local, trafficPolicy: {{{tls}}}}}}}"
         )
     };
-    let by_port = "tls: {mode: ISTIO_MUTUAL}, portLevelSettings: [{port: {number: 10800}, tls: {mode: DISABLE}}]";
+    let by_port =
+        "tls: {mode: ISTIO_MUTUAL}, portLevelSettings: [{port: {number: 10800}, tls: {mode: DISABLE}}]";
     let rows = [
         ("tls: {mode: DISABLE}", true),
         ("tls: {mode: ISTIO_MUTUAL}", false),
