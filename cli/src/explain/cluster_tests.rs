@@ -102,9 +102,11 @@ fn what_is_excluded_from_the_capture_is_decided_by_no_policy() {
     );
     let into = explained(&fixture, "ignite/bare", "ignite/excluding:8080");
     assert_eq!((into.outcome, into.steps[1].step), (Outcome::Plaintext, "capture"));
-    // A client in the mesh does not know of the exclusion, and sends TLS.
+    // A client in the mesh is told of the exclusion, and sends what the application understands.
     let in_mesh = explained(&fixture, "ignite/ignite-0", "ignite/excluding:8080");
-    assert_eq!((in_mesh.outcome, in_mesh.steps[1].step), (Outcome::Refused, "capture"));
+    assert_eq!((in_mesh.outcome, in_mesh.steps[1].step), (Outcome::Plaintext, "capture"));
+    let scraped = explained(&fixture, "ignite/ignite-0", "ignite/ignite-1:15020");
+    assert_eq!(scraped.outcome, Outcome::Plaintext, "{:?}", scraped.steps);
 }
 
 #[test]
