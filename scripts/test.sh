@@ -3,7 +3,8 @@
 #   scripts/test.sh            what has to hold before every merge
 #   scripts/test.sh e2e        the Ignite scenarios alone
 #   scripts/test.sh e2e-kube   the scenarios on a real Kubernetes alone
-#   scripts/test.sh nightly    the same as the first, with every scenario on every version of Ignite and the long ones
+#   scripts/test.sh nightly    the same as the first, with every scenario on every version of Ignite, the long ones, and those on
+#                              Kubernetes
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
@@ -174,7 +175,7 @@ test | e2e)
     ;;
 esac
 
-if [[ $SUITE != e2e ]]; then
+if [[ $SUITE == nightly || $SUITE == e2e-kube ]]; then
     step "scenarios on Kubernetes" scripts/e2e-kube.sh
 fi
 

@@ -4,9 +4,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it meets what it did not expect")]
 
+mod access;
 mod addresses;
 mod faults;
 mod guides;
+mod hostile;
 mod outages;
 mod policies;
 mod ring;
