@@ -9,6 +9,9 @@ const KEYS: u64 = 2_000;
 /// How long a policy may take from `kubectl apply` to every sidecar.
 const APPLIED_WITHIN: Duration = Duration::from_secs(2);
 
+/// A thin client dials a node that it learns of with its next operations.
+const CLIENT_COMES_WITHIN: Duration = Duration::from_secs(30);
+
 const STRICT: &str = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default}, \
                       spec: {mtls: {mode: STRICT}}}";
 
@@ -42,7 +45,8 @@ fn two_then_three_nodes_form_a_ring_that_serves_the_mesh_alone_once_it_is_strict
     for pod in grid.pods().unwrap() {
         // What is left is the API server, which the IP finder asks.
         let log = place.kubectl(&["logs", &pod, "-c", metrics::ISTIO_PROXY]).unwrap();
-        let dialled = log.lines().filter(|line| line.contains("direction=outbound") && line.contains(":47"));
+        let to_a_node = |line: &&str| line.contains(":47500 dst.") || line.contains(":47100 dst.");
+        let dialled = log.lines().filter(|line| line.contains("direction=outbound")).filter(to_a_node);
         let in_tls =
             |line: &&str| line.contains(" protection=mutual_tls ") || line.contains("protection=undecided");
         assert!(dialled.clone().count() > 0, "{pod} has dialled no node");
