@@ -17,6 +17,9 @@ const CACHE: &str = "keys";
 /// A ring that has lost a node may hold an operation for as long as it needs to notice.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
 
+/// Longer than Ignite needs to give up a dead node, so that an operation fails by Ignite's decision and not by ours.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A thin client.
 pub struct GridLoad<'a> {
     place: &'a Place<'a>,
@@ -46,7 +49,8 @@ spec:
 
     /// Connects to these addresses (`host:port`, separated by commas) and to every node it learns of.
     pub fn connect(&self, addresses: &str) -> Result<()> {
-        self.ask(&format!("connect addresses={addresses} timeout=10000")).map(drop)
+        let timeout = REQUEST_TIMEOUT.as_millis();
+        self.ask(&format!("connect addresses={addresses} timeout={timeout}")).map(drop)
     }
 
     /// Makes the cache, fills it with `keys` keys, and starts the continuous load.
