@@ -301,7 +301,7 @@ fn make_state_folder(folder: &Path) -> Result<()> {
 }
 
 /// The living children of a process, from the table of processes.
-fn children_of(parent: u32) -> Result<Vec<u32>> {
+pub fn children_of(parent: u32) -> Result<Vec<u32>> {
     let mut children = Vec::new();
     for entry in fs::read_dir("/proc").context("list processes")? {
         let Ok(pid) = entry?.file_name().to_string_lossy().parse::<u32>() else {

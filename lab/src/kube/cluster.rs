@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::kubectl::Kubectl;
 use super::local::Local;
 use super::plan::Shape;
-use super::{kind, report};
+use super::report;
 use crate::netns::Namespace;
 use crate::process::wait_until;
 
@@ -31,25 +31,11 @@ pub struct Cluster {
 enum Provider {
     /// Plain processes of this machine.
     Local(Box<Local>),
-    /// kind, in Docker.
-    Kind(kind::Kind),
     /// Somebody's own, with the command that loads an image into it.
     Given { load: Option<String> },
 }
 
 impl Cluster {
-    /// The cluster of KUBECONFIG where that is set; else kind, where Docker answers and `kind` is installed; else plain
-    /// processes with this many nodes.
-    pub fn obtain(nodes: usize) -> Result<Self> {
-        if std::env::var_os("KUBECONFIG").is_some() {
-            Self::from_kubeconfig()
-        } else if kind::available() {
-            Self::kind(nodes)
-        } else {
-            Self::start(nodes)
-        }
-    }
-
     /// Starts one or two nodes of plain processes, with both address families. Needs root, and what
     /// `scripts/install-deps.sh kube` installs.
     pub fn start(nodes: usize) -> Result<Self> {
@@ -83,12 +69,6 @@ impl Cluster {
         Ok(Self { kubectl: Kubectl::new("kubectl", kubeconfig), provider: Provider::Given { load } })
     }
 
-    /// Starts a cluster of kind's. Needs Docker, `kind` and `kubectl`.
-    pub fn kind(nodes: usize) -> Result<Self> {
-        let kind = kind::Kind::start(nodes)?;
-        Ok(Self { kubectl: Kubectl::new("kubectl", kind.kubeconfig()), provider: Provider::Kind(kind) })
-    }
-
     fn of_local(local: Local) -> Self {
         Self { kubectl: local.kubectl(), provider: Provider::Local(Box::new(local)) }
     }
@@ -97,7 +77,6 @@ impl Cluster {
     pub fn description(&self) -> &'static str {
         match &self.provider {
             Provider::Local(_) => "Kubernetes as plain processes",
-            Provider::Kind(_) => "kind",
             Provider::Given { .. } => "the cluster of KUBECONFIG",
         }
     }
@@ -128,7 +107,6 @@ impl Cluster {
     pub fn load_image(&self, tar: &Path) -> Result<()> {
         match &self.provider {
             Provider::Local(local) => local.load_image(tar),
-            Provider::Kind(kind) => kind.load_image(tar),
             Provider::Given { load: Some(command) } => {
                 let status = Command::new("sh").args(["-c", &format!("{command} \"$0\"")]).arg(tar).status();
                 let status = status.with_context(|| format!("start {command}"))?;
@@ -216,7 +194,7 @@ impl Cluster {
     fn local(&self) -> Result<&Local> {
         match &self.provider {
             Provider::Local(local) => Ok(local),
-            Provider::Kind(_) | Provider::Given { .. } => bail!("{}", self.not_ours()),
+            Provider::Given { .. } => bail!("{}", self.not_ours()),
         }
     }
 
@@ -224,7 +202,7 @@ impl Cluster {
         let refusal = self.not_ours();
         match &mut self.provider {
             Provider::Local(local) => Ok(local),
-            Provider::Kind(_) | Provider::Given { .. } => bail!("{refusal}"),
+            Provider::Given { .. } => bail!("{refusal}"),
         }
     }
 

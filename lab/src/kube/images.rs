@@ -5,8 +5,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use super::kind;
-
 /// Builds what has changed, and prints the path of each archive.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/images.sh");
 
@@ -16,7 +14,7 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/images.sh"
 /// Where Docker answers they are built on the bases that a release is built on; else on bases of Debian's packages.
 pub fn build(images: &[&str], tag: &str, programs: &Path) -> Result<Vec<PathBuf>> {
     let mut command = Command::new(SCRIPT);
-    if !kind::available() {
+    if !kind_available() {
         command.arg("--local-bases");
     }
     command.args(["--tag", tag]).arg("--binaries").arg(programs).args(images);
@@ -26,4 +24,13 @@ pub fn build(images: &[&str], tag: &str, programs: &Path) -> Result<Vec<PathBuf>
     let archives: Vec<PathBuf> = printed.lines().map(PathBuf::from).collect();
     ensure!(archives.len() == images.len(), "{SCRIPT} named {archives:?} for {images:?}");
     Ok(archives)
+}
+
+/// Whether Docker answers and `kind` is installed.
+fn kind_available() -> bool {
+    let answers = |program: &str, args: &[&str]| {
+        let run = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        run.is_ok_and(|status| status.success())
+    };
+    answers("docker", &["info"]) && answers("kind", &["version"])
 }

@@ -1,4 +1,4 @@
-//! A real Kubernetes for the end-to-end tests: somebody's own, kind, or the very components as plain processes.
+//! A real Kubernetes for the end-to-end tests: somebody's own, or the very components as plain processes.
 //!
 //! The plain processes need no container engine: etcd, API server, controller manager, scheduler and DNS beside the first
 //! node, and containerd, kubelet and kube-proxy on each. A node is a network namespace; the nodes share a bridge, and the
@@ -12,7 +12,6 @@ mod cluster;
 mod component;
 mod control_plane;
 pub mod images;
-mod kind;
 mod kubectl;
 mod local;
 mod network;

@@ -13,6 +13,6 @@ pub mod toolbox;
 
 pub use grid::{Grid, GridSettings};
 pub use load::GridLoad;
-pub use place::Place;
+pub use place::{Place, STRICT};
 pub use stage::{Stage, stage};
 pub use toolbox::Toolbox;

@@ -12,6 +12,10 @@ const GONE_WITHIN: &str = "--timeout=180s";
 /// A grid of three starts one after the other.
 pub const READY_WITHIN: Duration = Duration::from_secs(180);
 
+/// The PeerAuthentication that a namespace of Istio's is closed with.
+pub const STRICT: &str = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default}, \
+                          spec: {mtls: {mode: STRICT}}}";
+
 /// A namespace, taken away at the end; what was in it is printed where the scenario failed.
 pub struct Place<'a> {
     stage: &'a Stage,

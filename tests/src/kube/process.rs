@@ -7,6 +7,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use ringmail_lab::sidecar::children_of;
 
 use super::place::Place;
 
@@ -42,11 +43,7 @@ pub fn kill_main(place: &Place, pod: &str, container: &str) -> Result<()> {
 /// The data plane of a sidecar: the child of its first process.
 pub fn data_plane(place: &Place, pod: &str, container: &str) -> Result<u32> {
     let parent = main_of(place, pod, container)?;
-    let path = format!("/proc/{parent}/task/{parent}/children");
-    let children = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let child =
-        children.split_whitespace().next().with_context(|| format!("{pod}: {parent} has no child"))?;
-    child.parse().with_context(|| format!("{child:?} is no process"))
+    children_of(parent)?.first().copied().with_context(|| format!("{pod}: {parent} has no child"))
 }
 
 /// SIGABRT to the data plane, and waits until there is another one.

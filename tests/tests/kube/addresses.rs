@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use ringmail_tests::kube::{
-    Place, Toolbox, metrics, stage,
+    Place, STRICT, Toolbox, metrics, stage,
     toolbox::{dial, dials},
 };
 
@@ -11,9 +11,6 @@ const THIN: u16 = 10800;
 
 /// A Service's address is served once its endpoints have reached kube-proxy and control.
 const SERVED_WITHIN: Duration = Duration::from_secs(15);
-
-const STRICT: &str = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default}, \
-                      spec: {mtls: {mode: STRICT}}}";
 
 #[test]
 #[ignore = "needs a cluster"]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ringmail_tests::kube::{
-    Grid, GridLoad, GridSettings, Place, Toolbox,
+    Grid, GridLoad, GridSettings, Place, STRICT, Toolbox,
     metrics::{self, ISTIO_PROXY},
     stage,
     stage::{SYSTEM, Stage},
@@ -229,9 +229,6 @@ fn the_mesh_is_uninstalled_and_installed_again_under_a_running_ring() {
     let (left, failed) = grid.departures().unwrap();
     assert!(failed == 0 && left > 0, "{left} left, {failed} failed");
 }
-
-const STRICT: &str = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default}, \
-                      spec: {mtls: {mode: STRICT}}}";
 
 /// A part of the mesh is gone for as long as this lives.
 struct Away<'a>(&'a Stage, &'a str);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringmail_tests::kube::{Grid, GridLoad, GridSettings, Place, Toolbox, metrics, stage, toolbox};
+use ringmail_tests::kube::{Grid, GridLoad, GridSettings, Place, STRICT, Toolbox, metrics, stage, toolbox};
 
 const KEYS: u64 = 2_000;
 
@@ -11,9 +11,6 @@ const APPLIED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A thin client dials a node that it learns of with its next operations.
 const CLIENT_COMES_WITHIN: Duration = Duration::from_secs(30);
-
-const STRICT: &str = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default}, \
-                      spec: {mtls: {mode: STRICT}}}";
 
 #[test]
 #[ignore = "needs a cluster"]
