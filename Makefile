@@ -5,7 +5,7 @@
 
 help:
 	@echo "make demo     a real Ignite ring, first plain, then inside the mesh: half a minute once it is built"
-	@echo "make test     everything that CI runs: lints, unit, property and namespace tests, Ignite scenarios"
+	@echo "make test     everything that CI runs: lints, unit, property and namespace tests, Ignite scenarios, Kubernetes"
 	@echo "make e2e      the Ignite scenarios alone"
 	@echo "make e2e-kube the scenarios on a real Kubernetes: yours (KUBECONFIG), kind, or one of plain processes"
 	@echo "make nightly  make test with every scenario on every version of Ignite, and the long ones"

@@ -21,12 +21,13 @@ readonly KIND_NAME
 
 export RUST_BACKTRACE=${RINGMAIL_BACKTRACE:-0}
 brought=
+plain=0
 
 take_away() {
     local status=$?
     case $brought in
     kind) kind delete cluster --name "$KIND_NAME" || status=1 ;;
-    plain) [[ ${RINGMAIL_KUBE_KEEP:-} == 1 ]] || "$LAB" down || status=1 ;;
+    plain) [[ ${RINGMAIL_KUBE_KEEP:-} == 1 ]] || as_root "$LAB" down || status=1 ;;
     esac
     exit "$status"
 }
@@ -51,12 +52,19 @@ bring_kind() {
     RINGMAIL_KUBE_LOAD_IMAGE="kind load image-archive --name $KIND_NAME"
 }
 
+# Its processes and files are root's; the tests become root by themselves, and `kubectl` here has a copy of the kubeconfig.
 bring_plain() {
     local folder
+    plain=1
     folder=$(scripts/kube-binaries.sh)
-    "$LAB" kubeconfig &>/dev/null || brought=plain
-    "$LAB" up --nodes "$NODES" </dev/null
-    KUBECONFIG=$("$LAB" kubeconfig)
+    export RINGMAIL_KUBE_BINARIES=$folder
+    as_root "$LAB" kubeconfig &>/dev/null || brought=plain
+    as_root "$LAB" up --nodes "$NODES" </dev/null
+    KUBECONFIG=$(as_root "$LAB" kubeconfig)
+    if [[ ! -r $KUBECONFIG ]]; then
+        (umask 077 && as_root cat "$KUBECONFIG" >target/plain.kubeconfig)
+        KUBECONFIG=$PWD/target/plain.kubeconfig
+    fi
     RINGMAIL_KUBE_LOAD_IMAGE="$PWD/$LAB load"
     PATH=$folder:$PATH
 }
@@ -74,11 +82,14 @@ bring_cluster() {
 }
 
 load_images() {
-    local bases=(--local-bases) archive
+    local bases=(--local-bases) archive load
+    # A command with its arguments, as a user writes it.
+    read -r -a load <<<"$RINGMAIL_KUBE_LOAD_IMAGE"
     ! docker info &>/dev/null || bases=()
     version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+    ((!plain)) || load=(as_root "${load[@]}")
     while IFS= read -r archive; do
-        $RINGMAIL_KUBE_LOAD_IMAGE "$archive"
+        "${load[@]}" "$archive"
     done < <(scripts/images.sh "${bases[@]}" --tag "$version" --binaries target/kube-bin "${IMAGES[@]}" | grep '\.tar$')
 }
 

@@ -3,8 +3,7 @@
 #   scripts/test.sh            what has to hold before every merge
 #   scripts/test.sh e2e        the Ignite scenarios alone
 #   scripts/test.sh e2e-kube   the scenarios on a real Kubernetes alone
-#   scripts/test.sh nightly    the same as the first, with every scenario on every version of Ignite, the long ones, and those on
-#                              Kubernetes
+#   scripts/test.sh nightly    the same as the first, with every scenario on every version of Ignite, and the long ones
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
@@ -175,7 +174,7 @@ test | e2e)
     ;;
 esac
 
-if [[ $SUITE == nightly || $SUITE == e2e-kube ]]; then
+if [[ $SUITE != e2e ]]; then
     step "scenarios on Kubernetes" scripts/e2e-kube.sh
 fi
 

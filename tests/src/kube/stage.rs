@@ -1,7 +1,8 @@
 //! The cluster with the mesh in it, one for all scenarios of a run.
 
 use std::{
-    path::{Path, PathBuf},
+    fs,
+    path::Path,
     process::Command,
     sync::{OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
@@ -142,9 +143,11 @@ impl Stage {
 
 /// The kept cluster of plain processes where KUBECONFIG names it, since more can be done to that one; else whose it is.
 fn cluster() -> Result<Cluster> {
-    let named = std::env::var_os("KUBECONFIG").map(PathBuf::from);
+    // A user who is not root has a copy of it.
+    let named = std::env::var_os("KUBECONFIG").and_then(|file| fs::read(file).ok());
+    let names = |kept: &Cluster| named.is_some() && named == fs::read(kept.client().kubeconfig()).ok();
     match Cluster::kept() {
-        Ok(kept) if named.as_deref() == Some(kept.client().kubeconfig()) => Ok(kept),
+        Ok(kept) if names(&kept) => Ok(kept),
         Ok(_) | Err(_) => Cluster::from_kubeconfig(),
     }
 }

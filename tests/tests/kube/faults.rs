@@ -1,6 +1,6 @@
 //! What happens to pods and nodes of a cluster happens to a grid under load, and it loses nothing.
 
-use std::{thread::sleep, time::Duration};
+use std::time::{Duration, Instant};
 
 use ringmail_lab::kube::Cluster;
 use ringmail_tests::kube::{Grid, GridLoad, GridSettings, Place, metrics::ISTIO_PROXY, process, stage};
@@ -11,9 +11,6 @@ const KEYS: u64 = 2_000;
 const HELD_UP_AT_MOST: Duration = Duration::from_secs(10);
 
 const ABORTS: usize = 10;
-
-/// In which a ring that has lost its connections makes new ones, on a machine that is busy with others.
-const BETWEEN_ABORTS: Duration = Duration::from_secs(1);
 
 #[test]
 #[ignore = "needs a cluster"]
@@ -43,13 +40,14 @@ fn a_sidecar_that_is_killed_and_a_data_plane_that_aborts_ten_times_leave_the_rin
     let grid = Grid::start(&place, GridSettings::of(3)).unwrap();
     let client = under_load(&place, &grid);
     let before = grid.assert_whole(3).unwrap();
+    let begin = Instant::now();
     for _ in 0..ABORTS {
         process::abort_data_plane(&place, "ignite-1", ISTIO_PROXY).unwrap();
         let ask = "curl -sf localhost:15021/healthz/ready";
         let serves = || Ok(place.sh("ignite-1", ISTIO_PROXY, ask).ok());
         place.until(Duration::from_secs(5), "it serves again", serves).unwrap();
-        sleep(BETWEEN_ABORTS);
     }
+    println!("{ABORTS} aborts in {:?}", begin.elapsed());
     let restarts = || {
         let path = format!("{{.status.initContainerStatuses[?(@.name=='{ISTIO_PROXY}')].restartCount}}");
         place.field("pod/ignite-1", &path).unwrap()
