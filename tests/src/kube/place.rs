@@ -126,8 +126,11 @@ impl Drop for Place<'_> {
         if panicking() {
             self.print();
         }
+        // Nobody waits for what it does at its end, and a grid takes its last key to nobody for two minutes.
+        let pods = ["delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false"];
         let delete = ["delete", "namespace", &self.name, "--ignore-not-found", "--wait=false"];
-        if let Err(error) = self.stage.kubectl(&delete) {
+        let gone = self.stage.kubectl(&delete).and_then(|_| self.kubectl(&pods));
+        if let Err(error) = gone {
             println!("namespace {} stays behind: {error:#}", self.name);
         }
     }
