@@ -149,7 +149,7 @@ fn first_and_member<'a>(stage: &'a Stage, name: &str, first: Toolbox) -> (Place<
         place.kubectl(&["create", "serviceaccount", account]).unwrap();
     }
     first.spec("serviceAccountName: first").begin(&place).unwrap();
-    Toolbox::idle("member").start(&place).unwrap();
+    Toolbox::server("member").start(&place).unwrap();
     place.ready("first").unwrap();
     let held = Held::by(&place, "first").unwrap();
     let address = held.address().unwrap();
@@ -185,16 +185,15 @@ fn an_address_that_a_pod_of_another_account_gets_is_judged_by_that_account() {
     place
         .apply(
             "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: not-first}, \
-             spec: {selector: {matchLabels: {app: guarded}}, action: DENY, \
+             spec: {selector: {matchLabels: {app: member}}, action: DENY, \
              rules: [{from: [{source: {principals: [cluster.local/ns/heirs/sa/first]}}]}]}}",
         )
         .unwrap();
-    Toolbox::server("guarded").start(&place).unwrap();
-    let guarded = place.address("guarded").unwrap();
-    dials(&place, "first", (&guarded, THIN), None, SERVED_WITHIN).unwrap();
+    let member = place.address("member").unwrap();
+    dials(&place, "first", (&member, THIN), None, SERVED_WITHIN).unwrap();
 
     succeed(&place, &held, &second());
-    assert_eq!(dial(&place, "second", &guarded, THIN).unwrap().as_deref(), Some("guarded"));
+    assert_eq!(dial(&place, "second", &member, THIN).unwrap().as_deref(), Some("member"));
     assert_eq!(dial(&place, "member", &address, THIN).unwrap().as_deref(), Some("second"));
     let opened = |account: &str| {
         let principal = format!("spiffe://cluster.local/ns/heirs/sa/{account}");
