@@ -110,7 +110,8 @@ fn what_is_excluded_from_the_capture_is_decided_by_no_policy() {
 }
 
 #[test]
-fn plaintext_that_a_destination_rule_asks_for_is_taken_from_a_member_by_its_name_and_not_where_the_port_is_strict() {
+fn plaintext_that_a_destination_rule_asks_for_is_taken_from_a_member_by_its_name_and_not_where_the_port_is_strict()
+ {
     let rule = || {
         let spec = json!({"host": "ignite", "trafficPolicy": {"tls": {"mode": "DISABLE"}}});
         policy("DestinationRule", "clear", spec)

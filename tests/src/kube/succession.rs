@@ -20,10 +20,13 @@ pub struct Held {
 }
 
 impl Held {
-    /// What the pod holds now.
+    /// What the pod holds now. An error where it could not be passed on: on a cluster that is not of plain processes.
     pub fn by(place: &Place, pod: &str) -> Result<Self> {
         let node = place.field(&format!("pod/{pod}"), "{.spec.nodeName}")?;
-        Ok(Self { node, addresses: addresses_of(place, pod)? })
+        let held = Self { node, addresses: addresses_of(place, pod)? };
+        let is_free = held.is_free(place).context("which address a pod gets cannot be chosen")?;
+        ensure!(!is_free, "{pod} has {:?}, which its node takes for free", held.addresses);
+        Ok(held)
     }
 
     /// The address that it is dialled at.
@@ -35,17 +38,9 @@ impl Held {
     /// it has them: its containers may still be starting. The scenario must be alone with the cluster: another pod that
     /// starts on the node meanwhile may get them instead, which is an error.
     pub fn pass_on(&self, place: &Place, next: &Toolbox) -> Result<()> {
-        let cluster = place.stage().cluster();
         let what = format!("{} has taken {:?} back", self.node, self.addresses);
-        place.until(FREE_WITHIN, &what, || {
-            for address in &self.addresses {
-                if !cluster.has_free(&self.node, *address)? {
-                    return Ok(None);
-                }
-            }
-            Ok(Some(()))
-        })?;
-        cluster.give_next(&self.node, &self.addresses)?;
+        place.until(FREE_WITHIN, &what, || Ok(self.is_free(place)?.then_some(())))?;
+        place.stage().cluster().give_next(&self.node, &self.addresses)?;
         next.clone().spec(&format!("nodeName: {}", self.node)).begin(place)?;
         let name = next.name();
         let given = place.until(GIVEN_WITHIN, &format!("{name} has an address"), || {
@@ -58,6 +53,15 @@ impl Held {
             self.addresses
         );
         Ok(())
+    }
+
+    fn is_free(&self, place: &Place) -> Result<bool> {
+        for address in &self.addresses {
+            if !place.stage().cluster().has_free(&self.node, *address)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
