@@ -165,7 +165,7 @@ fn outside_the_mesh(pod: Toolbox) -> Toolbox {
     pod.annotations("sidecar.istio.io/inject: 'false'")
 }
 
-/// Ends `first`, lets `second` have its address, and dials that all the while until `second` answers.
+/// Ends `first`, lets `second` have its address, and dials that, once `second` is ready, until it answers.
 fn succeed(place: &Place, held: &Held, second: &Toolbox) {
     place.kubectl(&["delete", "pod", "first", "--wait=false"]).unwrap();
     held.pass_on(place, second).unwrap();
