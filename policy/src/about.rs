@@ -71,10 +71,7 @@ impl Inbound {
 impl Resources {
     /// The DestinationRules that name a host of `workload`, oldest first, whether or not one decides.
     pub fn rules_naming(&self, workload: &Workload) -> Vec<NamingRule> {
-        let canonical = workload.canonical_host();
-        let hosts = || workload.services.iter().map(|service| &service.host).chain([&canonical]);
-        let naming = self.destination_rules.iter().filter(|rule| hosts().any(|host| rule.names(host)));
-        naming.map(NamingRule::of).collect()
+        self.rules_that_name(workload).into_iter().map(NamingRule::of).collect()
     }
 
     /// The PeerAuthentications and AuthorizationPolicies with a selector.

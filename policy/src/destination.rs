@@ -102,7 +102,7 @@ impl Destination {
 }
 
 impl ToldTls {
-    fn at(&self, port: u16) -> Option<&TlsDecision> {
+    pub(crate) fn at(&self, port: u16) -> Option<&TlsDecision> {
         self.ports.get(&port).map_or(self.whole.as_ref(), Option::as_ref)
     }
 }
@@ -148,7 +148,7 @@ impl<'a> Client<'a> {
 
     /// A port that belongs to a service is decided by the rule of that service; any other by the rule of the
     /// service that the workload is counted to.
-    fn told(&mut self, workload: &Workload) -> ToldTls {
+    pub(crate) fn told(&mut self, workload: &Workload) -> ToldTls {
         let mut told = ToldTls::default();
         if let Some(rule) = self.rule(&workload.canonical_host(), &workload.namespace) {
             told.whole = rule.whole();

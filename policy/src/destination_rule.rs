@@ -199,6 +199,20 @@ impl DestinationRule {
         *self.meta.namespace == *namespace || self.export_to.iter().any(|to| to == namespace)
     }
 
+    /// Whether the rule asks for `tls` on any port.
+    pub(crate) fn asks_for(&self, tls: ClientTls) -> bool {
+        self.ports.values().chain([&self.tls]).any(|asked| *asked == Some(tls))
+    }
+
+    /// The namespaces and labels by which the rule can tell its clients from others: those of its own namespace, of
+    /// those that it is exported to by name, and those that it selects.
+    pub(crate) fn kinds_of_clients(&self) -> impl Iterator<Item = (String, Labels)> {
+        let exported = self.export_to.iter().filter(|to| !matches!(to.as_str(), "*" | "."));
+        let namespaces = exported.cloned().chain([self.meta.namespace.to_string()]);
+        let selected = (self.meta.namespace.to_string(), self.selector.clone());
+        namespaces.map(|namespace| (namespace, Labels::new())).chain([selected])
+    }
+
     /// The labels that the rule asks of a client.
     pub(crate) fn client_labels(&self) -> impl Iterator<Item = &String> {
         self.selector.keys()

@@ -21,6 +21,7 @@ mod outbound;
 mod parse;
 mod pattern;
 mod peer_authentication;
+mod plaintext;
 mod report;
 mod resource;
 mod service;

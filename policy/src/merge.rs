@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use ringmail_identity::TrustDomain;
 
+use crate::destination_rule::DestinationRule;
 use crate::mode;
 use crate::origin::Origin;
 use crate::parse::Resources;
@@ -70,9 +71,14 @@ impl Resources {
 
     /// Whether a DestinationRule of the set may tell clients something about `workload`.
     pub fn names(&self, workload: &Workload) -> bool {
+        !self.rules_that_name(workload).is_empty()
+    }
+
+    /// The DestinationRules that name one of the workload's hosts, oldest first.
+    pub(crate) fn rules_that_name(&self, workload: &Workload) -> Vec<&DestinationRule> {
         let canonical = workload.canonical_host();
         let hosts = || workload.services.iter().map(|service| &service.host).chain([&canonical]);
-        self.destination_rules.iter().any(|rule| hosts().any(|host| rule.names(host)))
+        self.destination_rules.iter().filter(|rule| hosts().any(|host| rule.names(host))).collect()
     }
 
     /// The class of clients that `pod` belongs to, as long as the set's DestinationRules are what they are.

@@ -152,15 +152,15 @@ impl Admission<'_> {
     }
 
     async fn permissive(&self, mut stream: TcpStream, deadline: Instant) -> Result<Admitted, Refused> {
-        let in_mesh =
-            introduce::wait(self.context, self.record).await.is_some_and(|workload| workload.in_mesh);
+        let source = introduce::wait(self.context, self.record).await;
+        let by_tls = self.snapshot.expects_tls(source.as_deref(), self.destination.port());
         let config = &self.context.config;
-        let until = if in_mesh { deadline } else { mode::deadline(config.permissive_wait) };
+        let until = if by_tls { deadline } else { mode::deadline(config.permissive_wait) };
         let first = match mode::first_bytes(&mut stream, Vec::new(), until).await {
             Ok(first) => first,
             Err(error) => return Err((Refusal::Socket(error), None)),
         };
-        match (first.speaks, in_mesh) {
+        match (first.speaks, by_tls) {
             (Speaks::Tls, _) => self.secure(stream, first.bytes, deadline).await,
             (Speaks::Plaintext, true) => Err((HandshakeError::Plaintext.into(), Some(End::Plain(stream)))),
             (Speaks::Unclear, true) => {

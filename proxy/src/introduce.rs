@@ -1,5 +1,5 @@
-//! Who it is that dials this pod, by discovery: for metrics and logs, and so that plaintext from a pod of the mesh is
-//! not taken for a client outside it. Nothing is admitted by it: that is the certificate's part.
+//! Who it is that dials this pod, by discovery: for metrics and logs, and so that plaintext from a pod of the mesh that
+//! nobody asked for is not taken for a client outside it. Nothing is admitted by it: that is the certificate's part.
 
 use std::{sync::Arc, time::Duration};
 

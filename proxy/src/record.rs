@@ -46,7 +46,7 @@ pub enum Protection {
     MutualTls,
     /// Plaintext: the port's mode is DISABLE.
     ModeDisable,
-    /// Plaintext from a client outside the mesh on a PERMISSIVE port.
+    /// Plaintext on a PERMISSIVE port: from a client outside the mesh, or from one that a DestinationRule has send it.
     Permissive,
     /// Plaintext: the destination is outside the mesh, for this reason.
     Outside(OutsideReason),

@@ -32,6 +32,10 @@ pub struct Inbound {
     /// What holds for the whole mesh.
     #[prost(message, optional, tag = "7")]
     pub mesh: Option<Mesh>,
+    /// Ports that a DestinationRule has clients in the mesh dial in plaintext; absent where none does. A client that
+    /// does not read it takes plaintext from nobody in the mesh.
+    #[prost(message, optional, tag = "8")]
+    pub plaintext: Option<PlaintextPorts>,
 }
 
 impl Inbound {
@@ -47,6 +51,28 @@ impl Inbound {
 
 impl Resource for Inbound {
     const TYPE_URL: &'static str = "type.googleapis.com/ringmail.discovery.v1.Inbound";
+}
+
+/// Ports of a pod that clients in the mesh dial in plaintext, because they are told to.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PlaintextPorts {
+    /// What tells them of every port that `ports` does not name; absent where nothing does.
+    #[prost(message, optional, tag = "1")]
+    pub whole: Option<Origin>,
+    /// Ports of which something is said of their own.
+    #[prost(message, repeated, tag = "2")]
+    pub ports: Vec<PlaintextPort>,
+}
+
+/// One port of a pod.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PlaintextPort {
+    /// The workload's port.
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    /// What has clients dial it in plaintext; absent where nothing does, whatever is said of all others.
+    #[prost(message, optional, tag = "2")]
+    pub decided_by: Option<Origin>,
 }
 
 /// What holds for the whole mesh.

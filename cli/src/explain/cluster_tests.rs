@@ -110,6 +110,27 @@ fn what_is_excluded_from_the_capture_is_decided_by_no_policy() {
 }
 
 #[test]
+fn plaintext_that_a_destination_rule_asks_for_is_taken_from_a_member_by_its_name_and_not_where_the_port_is_strict()
+ {
+    let rule = || {
+        let spec = json!({"host": "ignite", "trafficPolicy": {"tls": {"mode": "DISABLE"}}});
+        policy("DestinationRule", "clear", spec)
+    };
+    let permissive = explained(&Fixture::with([rule()]), "ignite/ignite-0", "ignite/ignite-1:10800");
+    assert_eq!(permissive.outcome, Outcome::Plaintext, "{:?}", permissive.steps);
+    let by = "DestinationRule ignite/clear";
+    assert_eq!(deciders(&permissive.steps)[..2], [("route", by), ("mode", by)]);
+    let strict = explained(&Fixture::with([rule(), strict()]), "ignite/ignite-0", "ignite/ignite-1:10800");
+    assert_eq!(
+        (strict.outcome, deciders(&strict.steps)[1]),
+        (Outcome::Refused, ("mode", "PeerAuthentication ignite/default"))
+    );
+    // What nobody asks for is refused as ever: a member whose own sidecar leaves the port alone.
+    let nobodys = explained(&Fixture::new(), "ignite/excluding", "ignite/ignite-1:10800");
+    assert_eq!(nobodys.outcome, Outcome::Refused, "{:?}", nobodys.steps);
+}
+
+#[test]
 fn files_are_taken_as_if_they_had_been_applied() {
     let text = strict().to_string();
     let supposed = Supposed::parse(&[("strict.yaml".to_owned(), text)], "default").unwrap();

@@ -276,7 +276,10 @@ impl<'a> Course<'a> {
             return self.uncaptured_arrival(sent, by.trim_end_matches([' ', ':']));
         }
         let world = self.question.world;
-        let inbound = Inbound::compile(world.resources(), world.settings(), &pod);
+        let mut inbound = Inbound::compile(world.resources(), world.settings(), &pod);
+        if let Some(workload) = &self.to.workload {
+            inbound = inbound.known_as(workload, world.resources(), world.settings());
+        }
         self.note(inbound.reports());
         match self.mode(&inbound, sent) {
             Some(outcome) if self.authorization(&inbound, outcome) => outcome,
@@ -312,6 +315,12 @@ impl<'a> Course<'a> {
         let decision = inbound.mode(self.to.socket().port());
         let name = decision.mode.as_str();
         let in_mesh = self.question.from.sidecar;
+        let told = inbound.plaintext_from_mesh(self.to.socket().port());
+        if let (Mode::Permissive, Sent::Plaintext, true, Some(rule)) = (decision.mode, sent, in_mesh, told) {
+            let text = format!("{name}: plaintext is taken: clients in the mesh are told to send it");
+            self.step("mode", true, text, rule);
+            return Some(Outcome::Plaintext);
+        }
         let (outcome, text) = match (decision.mode, sent) {
             (_, Sent::Nothing) => (None, "nothing is sent"),
             (Mode::Disable, Sent::MutualTls) => {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::Result;
 use ringmail_identity::SpiffeId;
@@ -94,6 +95,9 @@ pub(super) struct End {
     pub(super) id: Option<SpiffeId>,
     #[serde(skip)]
     pub(super) pod: Option<Pod>,
+    /// What clients know it as.
+    #[serde(skip)]
+    pub(super) workload: Option<Arc<Workload>>,
     /// Which of its connections its sidecar takes; all, where that is not known.
     #[serde(skip)]
     pub(super) capture: Option<Capture>,
@@ -113,6 +117,7 @@ impl End {
             known_by: "no workload is known at the address".to_owned(),
             id: None,
             pod: None,
+            workload: None,
             capture: None,
             outside: Outside::default(),
         }
@@ -133,6 +138,7 @@ impl End {
                 service_account: workload.service_account.clone(),
                 addresses: workload.addresses.clone(),
             }),
+            workload: Some(Arc::new(workload.clone())),
             outside,
             ..Self::unknown(address)
         }

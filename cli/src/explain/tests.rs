@@ -98,7 +98,7 @@ fn each_way_to_be_refused_names_the_step_and_the_object_that_refuses() {
 }
 
 #[test]
-fn what_the_default_mode_takes_is_plaintext_from_outside_and_not_from_inside() {
+fn what_the_default_mode_takes_is_plaintext_from_outside_and_what_a_destination_rule_has_members_send() {
     let outside = explained(CONFIG, &[ENTRIES], "10.9.9.9", "10.0.0.2:10800");
     assert_eq!(outside.outcome, Outcome::Plaintext);
     let rule = "
@@ -109,7 +109,11 @@ spec: {host: ignite.ignite.svc.cluster.local, trafficPolicy: {tls: {mode: DISABL
 ";
     let inside = explained(CONFIG, &[ENTRIES, rule], "ignite/n1", "10.0.0.2:10800");
     assert_eq!(inside.steps[0].decided_by, "DestinationRule ignite/plain");
-    assert_eq!((inside.steps[1].step, inside.outcome), ("mode", Outcome::Refused));
+    assert_eq!(ending(&inside).2, Outcome::Plaintext);
+    assert_eq!(
+        (inside.steps[1].step, &*inside.steps[1].decided_by),
+        ("mode", "DestinationRule ignite/plain")
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The cluster that the tests run against, whichever it is.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -174,6 +175,16 @@ impl Cluster {
     /// Stops a node's kubelet and containerd, starts them again, and waits until the node is ready.
     pub fn restart_node(&mut self, node: usize) -> Result<()> {
         self.local_mut()?.restart_node(node)
+    }
+
+    /// Whether no pod of `node` has `address`. Plain processes alone say so.
+    pub fn has_free(&self, node: &str, address: IpAddr) -> Result<bool> {
+        self.local()?.pod_addresses(node)?.is_free(address)
+    }
+
+    /// Has the next pod of `node` get `addresses`, one of each family. They have to be free. Plain processes alone do so.
+    pub fn give_next(&self, node: &str, addresses: &[IpAddr]) -> Result<()> {
+        self.local()?.pod_addresses(node)?.give_next(addresses)
     }
 
     /// Stops the API server.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::addresses::PodAddresses;
 use super::binaries::Binaries;
 use super::cgroup::Cgroup;
 use super::component::{Blueprint, Component};
@@ -114,6 +115,14 @@ impl Local {
     pub(super) fn namespace(&self, node: usize) -> Result<Namespace> {
         self.check_number(node)?;
         Ok(Namespace::existing(&self.plan.slot.namespace(node)))
+    }
+
+    /// The addresses of the pods on the node of this name.
+    pub(super) fn pod_addresses(&self, name: &str) -> Result<PodAddresses> {
+        let node = self.plan.nodes().find(|number| node_name(*number) == name);
+        let node = node.with_context(|| format!("there is no node {name}"))?;
+        let folder = self.plan.file(&node::addresses_folder(node));
+        Ok(PodAddresses::of(folder.join(node::network_name(&self.plan, node))))
     }
 
     /// Where the components' logs are.

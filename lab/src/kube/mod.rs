@@ -6,6 +6,7 @@
 //! namespaces that carry the cluster's number, and goes away with the value that stands for it, or with the next start of any
 //! cluster when its process was killed.
 
+mod addresses;
 mod binaries;
 mod cgroup;
 mod cluster;

@@ -101,8 +101,13 @@ fn cni(plan: &Plan, node: usize) -> String {
 }}
 "#,
         name = network_name(plan, node),
-        data = plan.text(&format!("node{node}/cni-addresses")),
+        data = plan.text(&addresses_folder(node)),
     )
+}
+
+/// Where the plugins keep which address is whose, by network.
+pub(super) fn addresses_folder(node: usize) -> String {
+    format!("node{node}/cni-addresses")
 }
 
 /// What the plugins' library calls the network in the one folder of its own that cannot be moved.

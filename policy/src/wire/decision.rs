@@ -9,6 +9,7 @@ use crate::destination::{TlsDecision, ToldTls};
 use crate::destination_rule::ClientTls;
 use crate::mode::{Mode, ModeDecision, PortModes};
 use crate::origin::{Kind, Origin};
+use crate::plaintext::PlaintextPorts;
 use crate::report::Report;
 
 impl Origin {
@@ -140,6 +141,33 @@ impl ToldTls {
             told.ports.insert(port("port_tls.port", entry.port)?, tls);
         }
         Ok(told)
+    }
+}
+
+impl PlaintextPorts {
+    /// Nothing where there is nothing to say, as from a control plane that does not know of it.
+    pub(super) fn to_wire(&self) -> Option<message::PlaintextPorts> {
+        let ports = self.ports.iter().map(|(port, said)| message::PlaintextPort {
+            port: (*port).into(),
+            decided_by: said.as_ref().map(Origin::to_wire),
+        });
+        let message = message::PlaintextPorts {
+            whole: self.whole.as_ref().map(Origin::to_wire),
+            ports: ports.collect(),
+        };
+        (*self != Self::default()).then_some(message)
+    }
+
+    pub(super) fn from_wire(message: Option<&message::PlaintextPorts>) -> Result<Self, WireError> {
+        let Some(message) = message else { return Ok(Self::default()) };
+        let read = |origin: &Option<message::Origin>| {
+            origin.as_ref().map(|origin| Origin::from_wire(Some(origin))).transpose()
+        };
+        let mut ports = BTreeMap::new();
+        for entry in &message.ports {
+            ports.insert(port("plaintext.ports.port", entry.port)?, read(&entry.decided_by)?);
+        }
+        Ok(Self { whole: read(&message.whole)?, ports })
     }
 }
 

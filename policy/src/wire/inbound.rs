@@ -6,6 +6,7 @@ use super::WireError;
 use crate::authorization::{Authorization, CompiledPolicy};
 use crate::inbound::Inbound;
 use crate::mode::PortModes;
+use crate::plaintext::PlaintextPorts;
 use crate::report::Report;
 
 impl Inbound {
@@ -14,7 +15,8 @@ impl Inbound {
     pub fn to_wire(&self) -> (message::Inbound, Vec<security::Authorization>) {
         let (mode, ports) = self.modes.to_wire();
         let reports = self.reports.iter().map(Report::to_wire).collect();
-        let inbound = message::Inbound { mode, ports, reports, ..message::Inbound::default() };
+        let plaintext = self.plaintext.to_wire();
+        let inbound = message::Inbound { mode, ports, reports, plaintext, ..message::Inbound::default() };
         (inbound, self.authorization.policies().iter().map(CompiledPolicy::to_wire).collect())
     }
 
@@ -30,6 +32,7 @@ impl Inbound {
         Ok(Self {
             modes: PortModes::from_wire(inbound.mode.as_ref(), &inbound.ports)?,
             authorization: Authorization::of(policies),
+            plaintext: PlaintextPorts::from_wire(inbound.plaintext.as_ref())?,
             reports: inbound.reports.iter().map(Report::from_wire).collect(),
         })
     }

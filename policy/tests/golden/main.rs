@@ -11,6 +11,7 @@ mod limits;
 mod merge;
 mod modes;
 mod outbound;
+mod plaintext;
 mod reports;
 mod wire;
 mod workloads;

@@ -1,6 +1,6 @@
 //! What the sidecar of a pod says of itself, asked as the guides ask.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::place::Place;
 use crate::said;
@@ -29,13 +29,32 @@ pub fn opened(place: &Place, pod: &str, reporter: &str, security: &str) -> Resul
 pub fn in_plaintext(place: &Place, pod: &str, direction: &str) -> Result<usize> {
     let log = place.kubectl(&["logs", pod, "-c", ISTIO_PROXY])?;
     let direction = format!("direction={direction} ");
-    let plain = |line: &&str| {
-        line.contains(&direction)
-            && line.contains(" protection=")
-            && !line.contains(" protection=mutual_tls ")
-            && !line.contains(" protection=undecided ")
-    };
-    Ok(log.lines().filter(plain).count())
+    Ok(log.lines().filter(|line| is_plaintext(line, &direction)).count())
+}
+
+fn is_plaintext(line: &str, direction: &str) -> bool {
+    line.contains(direction)
+        && line.contains(" protection=")
+        && !line.contains(" protection=mutual_tls ")
+        && !line.contains(" protection=undecided ")
+}
+
+/// How many bytes of its application this pod's side sent in plaintext, in the words of its access log.
+pub fn bytes_in_plaintext(place: &Place, pod: &str) -> Result<u64> {
+    let log = place.kubectl(&["logs", pod, "-c", ISTIO_PROXY])?;
+    let sent = |line: &str| line.split(" bytes_recv=").nth(1)?.split(' ').next()?.parse::<u64>().ok();
+    let lines = log.lines().filter(|line| is_plaintext(line, "direction=outbound "));
+    lines.map(|line| sent(line).with_context(|| format!("{pod}: no bytes_recv in {line}"))).sum()
+}
+
+/// How many connections to a peer of this principal were opened in mutual TLS, as this pod counted them.
+pub fn opened_to(place: &Place, pod: &str, principal: &str) -> Result<f64> {
+    let labels = [
+        "reporter=\"source\"",
+        "connection_security_policy=\"mutual_tls\"",
+        &format!("destination_principal=\"{principal}\""),
+    ];
+    sum(place, pod, "istio_tcp_connections_opened_total", &labels)
 }
 
 /// How often connections ended for `reason`.

@@ -9,10 +9,12 @@ pub mod metrics;
 pub mod place;
 pub mod process;
 pub mod stage;
+pub mod succession;
 pub mod toolbox;
 
 pub use grid::{Grid, GridSettings};
 pub use load::GridLoad;
 pub use place::{Place, STRICT};
 pub use stage::{Stage, stage};
+pub use succession::Held;
 pub use toolbox::Toolbox;

@@ -13,6 +13,7 @@ pub const GRID_PORTS: [u16; 5] = [47500, 47100, 10800, 11211, 8080];
 const DIAL_SECONDS: u32 = 20;
 
 /// A pod to be.
+#[derive(Clone, Debug)]
 pub struct Toolbox {
     name: String,
     script: String,
@@ -43,6 +44,11 @@ impl Toolbox {
     pub fn of(name: &str, script: &str) -> Self {
         let [labels, annotations, spec] = [const { String::new() }; 3];
         Self { name: name.to_owned(), script: script.to_owned(), labels, annotations, spec }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Labels besides `app`, as YAML (`a: b, c: d`).

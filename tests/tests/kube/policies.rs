@@ -227,6 +227,42 @@ fn a_destination_rule_brings_tls_and_takes_it_away_within_two_seconds() {
 
 #[test]
 #[ignore = "needs a cluster"]
+fn a_destination_rule_that_turns_tls_off_is_served_by_a_permissive_pod_of_the_mesh_and_by_no_strict_one() {
+    let stage = stage();
+    let _use = stage.shared();
+    let place = Place::in_mesh(stage, "disabled").unwrap();
+    Toolbox::server("server").begin(&place).unwrap();
+    Toolbox::idle("member").start(&place).unwrap();
+    place.ready("server").unwrap();
+    place.kubectl(&["expose", "pod", "server", "--name=thin", "--port=10800"]).unwrap();
+    let server = place.address("server").unwrap();
+    let rule = "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: thin}, \
+                spec: {host: thin, trafficPolicy: {tls: {mode: DISABLE}}}}";
+    // What is heard on the port that the rule is about and on another one, and in which words the server counts it.
+    let check = |what: &str, served: bool, [plain, mutual]: [f64; 2]| {
+        sleep(APPLIED_WITHIN);
+        let heard = dial(&place, "member", &server, THIN).unwrap();
+        assert_eq!(heard.as_deref(), served.then_some("server"), "{what}: on 10800");
+        let heard = dial(&place, "member", &server, COMMUNICATION).unwrap();
+        assert_eq!(heard.as_deref(), Some("server"), "{what}: on 47100");
+        let opened = ["none", "mutual_tls"]
+            .map(|security| metrics::opened(&place, "server", "destination", security).unwrap());
+        assert_eq!(opened, [plain, mutual], "{what}: in plaintext, in mutual TLS");
+    };
+    check("nothing is said", true, [0.0, 2.0]);
+    place.apply(rule).unwrap();
+    check("the rule", true, [1.0, 3.0]);
+    place.apply(ringmail_tests::kube::STRICT).unwrap();
+    check("STRICT", false, [1.0, 4.0]);
+    assert_eq!(metrics::ended(&place, "server", "plaintext_refused").unwrap(), 1.0);
+    place.kubectl(&["delete", "peerauthentication", "default"]).unwrap();
+    check("the rule again", true, [2.0, 5.0]);
+    place.kubectl(&["delete", "destinationrule", "thin"]).unwrap();
+    check("no rule", true, [2.0, 7.0]);
+}
+
+#[test]
+#[ignore = "needs a cluster"]
 fn what_does_not_hold_of_a_policy_is_told_by_an_event_that_names_the_field() {
     let stage = stage();
     let _use = stage.shared();

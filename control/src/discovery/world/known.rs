@@ -6,7 +6,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ringmail_policy::{Client, ClientClass, Origin, Pod, Resources, Settings, Workload};
+use ringmail_policy::{Client, ClientClass, Origin, Pod, Resources, ServicePort, Settings, Workload};
+use ringmail_xds::{
+    Resource,
+    ringmail::{EXTENSION, Membership, Memberships},
+    workload::{self, Extension, WorkloadStatus},
+};
 
 use super::{Age, Encoded, ObjectKey, ServiceInfo};
 
@@ -95,6 +100,39 @@ pub(in super::super) struct Member {
     /// The Service's port and the workload's.
     pub(in super::super) ports: BTreeSet<(u16, u16)>,
     pub(in super::super) chosen: bool,
+}
+
+impl Member {
+    pub(super) fn service_ports(&self, info: &ServiceInfo) -> Vec<ServicePort> {
+        let (host, namespace) = (info.host(), info.key.namespace.to_string());
+        let port = |(port, target): &(u16, u16)| ServicePort {
+            host: host.clone(),
+            namespace: namespace.clone(),
+            port: *port,
+            target_port: *target,
+        };
+        self.ports.iter().map(port).collect()
+    }
+}
+
+/// Istio's status holds for all Services at once, and its map of them has no order: where that is not enough, an
+/// extension says more. A client that does not read it chooses too few, never too many.
+pub(super) fn say_memberships(message: &mut workload::Workload, memberships: &[(&ServiceState, &Member)]) {
+    for (state, _) in memberships {
+        // A Service without ports has endpoints too.
+        message.services.entry(state.name.to_string()).or_default();
+    }
+    let all = memberships.iter().all(|(_, member)| member.chosen);
+    message.status = if all { WorkloadStatus::Healthy } else { WorkloadStatus::Unhealthy }.into();
+    if memberships.len() > 1 {
+        let said = |(state, member): &(&ServiceState, &Member)| Membership {
+            service: state.name.to_string(),
+            chosen: member.chosen,
+        };
+        let services = memberships.iter().map(said).collect();
+        let config = Some(Memberships { services }.to_any());
+        message.extensions.push(Extension { name: EXTENSION.to_owned(), config });
+    }
 }
 
 /// Who has which address: the newest of all that claim it.

@@ -49,7 +49,7 @@ impl ObjectKey {
     }
 }
 
-/// Who came later, of two: by the time of creation, then by UID.
+/// Who came later, of two: by the time of creation (of a pod: of its start), then by UID.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Age {
     seconds: i64,
@@ -223,7 +223,11 @@ impl World {
     /// What holds for connections to a pod; nothing while there is no such pod.
     pub(crate) fn own_policies(&self, key: &ObjectKey, uid: &str) -> Option<OwnPolicies> {
         let pod = self.pod(key, uid)?;
-        let (mut inbound, policies) = Inbound::compile(&self.resources, &self.settings, &pod).to_wire();
+        let mut inbound = Inbound::compile(&self.resources, &self.settings, &pod);
+        if let Some(known) = self.known.get(&WorkloadKey::Pod(key.clone())) {
+            inbound = inbound.known_as(&known.workload, &self.resources, &self.settings);
+        }
+        let (mut inbound, policies) = inbound.to_wire();
         let named = |policy: Authorization| -> Answer {
             let encoded = Encoded::new(&policy);
             (format!("{}/{}", policy.namespace, policy.name).into(), encoded)

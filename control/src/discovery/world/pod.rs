@@ -62,7 +62,7 @@ impl PodInfo {
         let (owner, kind) = owner(pod);
         Self {
             key: ObjectKey::of(pod),
-            age: Age::of(pod),
+            age: since(pod),
             uid,
             labels: pod.metadata.labels.clone().unwrap_or_default(),
             owner,
@@ -115,6 +115,14 @@ impl NodeInfo {
         let locality = locality.trim_end_matches('/').to_owned();
         Self { ranges, locality: (!locality.is_empty()).then_some(locality) }
     }
+}
+
+/// A pod gets its addresses once its node has taken it up, and may have waited for a node for as long as others lived and
+/// died.
+fn since(pod: &Pod) -> Age {
+    let made = Age::of(pod);
+    let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
+    Age { seconds: started.map_or(made.seconds, |started| started.0.as_second()), ..made }
 }
 
 /// What the pod's capture does not take. The container that programs it says so, and not the annotations that it was

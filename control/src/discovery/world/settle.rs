@@ -11,16 +11,12 @@ use std::{
 };
 
 use ipnet::IpNet;
-use ringmail_policy::{Kind, Origin, ServicePort, Workload};
-use ringmail_xds::{
-    Resource,
-    ringmail::{EXTENSION, Membership, Memberships},
-    workload::{self, Address, Extension, WorkloadStatus, address::Type},
-};
+use ringmail_policy::{Kind, Origin, Workload};
+use ringmail_xds::workload::{Address, address::Type};
 
 use super::{
     Age, Dirty, Encoded, Known, Member, NodeInfo, ObjectKey, PodInfo, PolicyKey, PolicyObject, ServiceInfo,
-    ServiceState, SliceInfo, Update, WorkloadKey, World, kind_of, policies,
+    ServiceState, SliceInfo, Update, WorkloadKey, World, kind_of, known, policies,
 };
 
 /// What is still to be worked off.
@@ -305,8 +301,10 @@ impl World {
         self.resources = self.policies.merged();
         for (key, pod) in &self.pods {
             let concerned = work.policies.iter().any(|part| {
+                let known = self.known.get(&WorkloadKey::Pod(key.clone()));
                 part.sets_modes_of(&self.settings, &key.namespace, &pod.labels)
                     || part.authorizes_for(&self.settings, &key.namespace, &pod.labels)
+                    || known.is_some_and(|known| part.names(&known.workload))
             });
             if concerned {
                 work.dirty.pods.insert(key.clone());
@@ -354,6 +352,10 @@ impl World {
             if let Some(after) = after {
                 self.known.insert(key.clone(), after);
             }
+            // Which rules tell its clients something depends on its Services.
+            if let WorkloadKey::Pod(pod) = key {
+                work.dirty.pods.insert(pod.clone());
+            }
         } else if let Some(before) = before {
             self.known.insert(key.clone(), before);
         }
@@ -364,7 +366,7 @@ impl World {
             addresses.iter().copied().filter(|address| self.holders.of(*address) == Some(key)).collect()
         };
         let memberships = self.memberships(key);
-        let services = memberships.iter().flat_map(|(state, member)| service_ports(&state.info, member));
+        let services = memberships.iter().flat_map(|(state, member)| member.service_ports(&state.info));
         let (workload, entry, pod) = match key {
             WorkloadKey::Pod(object) => {
                 let pod = self.pods.get(object)?;
@@ -391,7 +393,7 @@ impl World {
         let mut message = workload.to_wire();
         message.node = pod.and_then(|pod| pod.node.as_deref()).unwrap_or_default().to_owned();
         message.workload_type = kind_of(pod).into();
-        say_memberships(&mut message, &memberships);
+        known::say_memberships(&mut message, &memberships);
         let encoded = Encoded::new(&Address { r#type: Some(Type::Workload(message)) });
         Some(Known::new(workload, entry, encoded))
     }
@@ -416,36 +418,5 @@ impl World {
             self.mesh = mesh;
             work.dirty.all_pods = true;
         }
-    }
-}
-
-fn service_ports(info: &ServiceInfo, member: &Member) -> Vec<ServicePort> {
-    let (host, namespace) = (info.host(), info.key.namespace.to_string());
-    let port = |(port, target): &(u16, u16)| ServicePort {
-        host: host.clone(),
-        namespace: namespace.clone(),
-        port: *port,
-        target_port: *target,
-    };
-    member.ports.iter().map(port).collect()
-}
-
-/// Istio's status holds for all Services at once, and its map of them has no order: where that is not enough, an
-/// extension says more. A client that does not read it chooses too few, never too many.
-fn say_memberships(message: &mut workload::Workload, memberships: &[(&ServiceState, &Member)]) {
-    for (state, _) in memberships {
-        // A Service without ports has endpoints too.
-        message.services.entry(state.name.to_string()).or_default();
-    }
-    let all = memberships.iter().all(|(_, member)| member.chosen);
-    message.status = if all { WorkloadStatus::Healthy } else { WorkloadStatus::Unhealthy }.into();
-    if memberships.len() > 1 {
-        let said = |(state, member): &(&ServiceState, &Member)| Membership {
-            service: state.name.to_string(),
-            chosen: member.chosen,
-        };
-        let services = memberships.iter().map(said).collect();
-        let config = Some(Memberships { services }.to_any());
-        message.extensions.push(Extension { name: EXTENSION.to_owned(), config });
     }
 }

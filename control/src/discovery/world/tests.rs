@@ -94,6 +94,42 @@ fn an_address_belongs_to_whoever_got_it_last_and_goes_back_at_once() {
 }
 
 #[test]
+fn of_two_that_claim_an_address_the_one_that_started_later_has_it_however_long_it_waited() {
+    let started = |name: &str, made: u8, started: u8| {
+        let mut json = objects::pod_json("a", name, made, &["10.0.0.1"]);
+        json["status"]["startTime"] = json!(format!("2024-01-{started:02}T00:00:00Z"));
+        objects::pod_of(&json)
+    };
+    let (waited, made_later) = (|| started("waited", 1, 4), || started("made-later", 2, 2));
+    for pods in [[waited(), made_later()], [made_later(), waited()]] {
+        assert_eq!(names(&world(pods), "10.0.0.1"), ["Kubernetes//Pod/a/waited"]);
+    }
+}
+
+#[test]
+fn a_pod_that_has_ended_leaves_its_address_to_the_next_whatever_becomes_of_it() {
+    let ended = |labels: &str| {
+        // Younger than who has the address now: age does not make it count.
+        let mut json = objects::pod_json("a", "ended", 3, &["10.0.0.1"]);
+        json["status"]["phase"] = json!("Succeeded");
+        json["metadata"]["labels"]["touched"] = json!(labels);
+        objects::pod_of(&json)
+    };
+    let mut world = world([pod("a", "ended", 3, &["10.0.0.1"])]);
+    let rows = [
+        ("ended", ended("no"), false),
+        ("another one has it", pod("a", "next", 2, &["10.0.0.1"]), true),
+        ("changed", ended("yes"), true),
+        ("gone", Update::Pod(ObjectKey::new("a", "ended"), None), true),
+    ];
+    for (what, update, is_next) in rows {
+        world.apply([update]);
+        let expected: &[&str] = if is_next { &["Kubernetes//Pod/a/next"] } else { &[] };
+        assert_eq!(names(&world, "10.0.0.1"), expected, "{what}");
+    }
+}
+
+#[test]
 fn pods_that_have_ended_or_have_their_nodes_address_do_not_count() {
     for (path, value) in [
         ("/status/phase", json!("Succeeded")),
@@ -245,6 +281,56 @@ fn clients_of_the_rules_own_namespace_are_told_otherwise_than_others() {
     let world = world([pod("a", "p", 1, &["10.0.0.1"]), rule(json!(["."]))]);
     assert!(destination(&world, "10.0.0.1", Some(&client("a"))).tls.is_some());
     assert!(destination(&world, "10.0.0.1", Some(&client("b"))).tls.is_none());
+}
+
+/// Ports of 80 and 81 on which a pod is told that it is dialled in plaintext.
+fn in_plaintext(world: &World, name: &str) -> Vec<u16> {
+    let own = world.own_policies(&ObjectKey::new("a", name), &format!("a-{name}-1")).unwrap();
+    let message = own.inbound.named(Inbound::TYPE_URL, Inbound::NAME, Vec::new()).resource.unwrap();
+    let inbound = ringmail_policy::Inbound::from_wire(&Inbound::from_any(&message).unwrap(), []).unwrap();
+    [80, 81].into_iter().filter(|port| inbound.plaintext_from_mesh(*port).is_some()).collect()
+}
+
+#[test]
+fn a_pod_is_told_on_which_of_its_ports_clients_are_told_to_speak_plaintext() {
+    let rule = |spec: serde_json::Value| policy(Kind::DestinationRule, "a", "r", 1, spec);
+    let host = "s.a.svc.cluster.local";
+    let disable = json!({ "mode": "DISABLE" });
+    let of_port = json!([{ "port": { "number": 8081 }, "tls": disable }]);
+    let rows = [
+        (json!({ "host": host, "trafficPolicy": { "tls": disable } }), vec![80, 81]),
+        (json!({ "host": host, "trafficPolicy": { "portLevelSettings": of_port } }), vec![81]),
+        (json!({ "host": host, "exportTo": ["b"], "trafficPolicy": { "tls": disable } }), vec![80, 81]),
+        (json!({ "host": host, "trafficPolicy": { "tls": { "mode": "ISTIO_MUTUAL" } } }), vec![]),
+        (json!({ "host": "other", "trafficPolicy": { "tls": disable } }), vec![]),
+    ];
+    let service = json!({
+        "metadata": { "namespace": "a", "name": "s", "creationTimestamp": "2024-01-01T00:00:00Z" },
+        "spec": { "clusterIPs": ["10.96.0.1"], "ports": [
+            { "name": "x", "port": 8080, "targetPort": 80 }, { "name": "y", "port": 8081, "targetPort": 81 },
+        ] },
+    });
+    let service = ServiceInfo::of(&serde_json::from_value(service).unwrap());
+    let mut world = world([
+        pod("a", "p", 1, &["10.0.0.1"]),
+        pod("a", "q", 1, &["10.0.0.2"]),
+        Update::Service(service.key.clone(), Some(service)),
+    ]);
+    let slice = |pod: &str| endpoints("a", "s-1", "s", &[("x", 80), ("y", 81)], &[(pod, true)]);
+    world.apply([slice("p")]);
+    for (spec, expected) in rows {
+        let dirty = world.apply([rule(spec.clone())]);
+        assert_eq!(in_plaintext(&world, "p"), expected, "{spec}");
+        assert!(in_plaintext(&world, "q").is_empty(), "{spec}");
+        // The last row takes the word of the one before back.
+        assert!(dirty.pods.contains(&ObjectKey::new("a", "p")), "{spec}");
+        assert!(!dirty.pods.contains(&ObjectKey::new("a", "q")), "{spec}");
+    }
+    // Who becomes an endpoint later, and who is one no longer.
+    world.apply([rule(json!({ "host": host, "trafficPolicy": { "tls": disable } }))]);
+    let dirty = world.apply([slice("q")]);
+    assert!(["p", "q"].iter().all(|name| dirty.pods.contains(&ObjectKey::new("a", name))));
+    assert_eq!((in_plaintext(&world, "p"), in_plaintext(&world, "q")), (vec![], vec![80, 81]));
 }
 
 #[test]
