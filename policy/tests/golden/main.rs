@@ -12,6 +12,7 @@ mod merge;
 mod modes;
 mod outbound;
 mod reports;
+mod versions;
 mod wire;
 mod workloads;
 

@@ -10,6 +10,7 @@ pub mod place;
 pub mod process;
 pub mod stage;
 pub mod toolbox;
+pub mod unbroken;
 
 pub use grid::{Grid, GridSettings};
 pub use load::GridLoad;
