@@ -87,8 +87,7 @@ fn a_kind_that_is_not_known_decides_and_is_told_by_its_name() {
     let known = destination(&Resources::default(), node().workload(&settings().trust_domain).unwrap());
     let mut message = known.to_wire();
     let [kind, namespace, name] = ["MeshPolicy", "ignite", "later"].map(str::to_owned);
-    let decided_by = Some(ringmail::Origin { kind, namespace, name, detail: String::new() });
-    message.mode = Some(ModeDecision { mode: ringmail::Mode::Strict.into(), decided_by });
+    message.entry = Some(ringmail::Origin { kind, namespace, name, detail: String::new() });
     let read = Destination::from_wire(&known.workload().to_wire(), &message, &settings()).unwrap();
     let mut outbound = Outbound::on_demand(settings().mesh_ranges);
     outbound.insert("10.0.0.1".parse().unwrap(), Answer::Workload(Arc::new(read)));

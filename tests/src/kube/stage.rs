@@ -95,7 +95,7 @@ impl Stage {
 
     /// Names the image of a part of the mesh as `kubectl set image` does, and does not wait for it.
     pub fn set_version(&self, deployment: &str, version: &str) -> Result<()> {
-        let image = deployment.replace("ringmail-", "docker.io/ringmail/");
+        let image = deployment.replace("ringmail-", "ringmail/");
         let (name, image) = (format!("deployment/{deployment}"), format!("{deployment}={image}:{version}"));
         self.kubectl(&["set", "image", "-n", SYSTEM, &name, &image]).map(drop)
     }

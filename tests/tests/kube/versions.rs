@@ -61,6 +61,7 @@ fn control_ca_and_proxies_of_two_versions_go_together_in_either_order() {
     versions.control(OLD);
     versions.ca(OLD);
     versions.proxies(OLD);
+    versions.nothing_in_plaintext(&["worker", "old-member", "next-member", "old-echo", "next-echo"]);
 }
 
 /// The scenario, and how far it is.
@@ -160,18 +161,33 @@ impl Versions<'_> {
         let started = began.elapsed();
         self.reach_each_other(when, &old, &next);
         self.policy_takes_effect(when, &old, &next);
-        for pod in [&*old, &*next, "worker", "old-member", "next-member", "old-echo", "next-echo"] {
-            for direction in ["inbound", "outbound"] {
-                let plain = metrics::in_plaintext(self.place, pod, direction).unwrap();
-                assert_eq!(plain, 0, "{when}: {pod} {direction} in plaintext");
-            }
-        }
-        for from in ["old-member", "next-member"] {
-            still_open(self.place, from).unwrap_or_else(|error| panic!("{when}: {error:#}"));
-            all_answered(self.place, from).unwrap_or_else(|error| panic!("{when}: {error:#}"));
-        }
+        self.has_not_noticed(when);
+        self.nothing_in_plaintext(&[&old, &next]);
         self.place.kubectl(&["delete", "pod", "--wait=false", &old, &next]).unwrap();
         println!("{when}: holds, pods started in {started:?}, all of it took {:?}", began.elapsed());
+    }
+
+    /// What was there before is as it was.
+    fn has_not_noticed(&self, when: &str) {
+        scope(|scope| {
+            for check in [still_open, all_answered] {
+                for from in ["old-member", "next-member"] {
+                    let place = self.place;
+                    scope.spawn(move || {
+                        check(place, from).unwrap_or_else(|error| panic!("{when}: {error:#}"))
+                    });
+                }
+            }
+        });
+    }
+
+    fn nothing_in_plaintext(&self, pods: &[&str]) {
+        for pod in pods {
+            for direction in ["inbound", "outbound"] {
+                let plain = metrics::in_plaintext(self.place, pod, direction).unwrap();
+                assert_eq!(plain, 0, "{pod} {direction} in plaintext");
+            }
+        }
     }
 
     fn reach_each_other(&self, when: &str, old: &str, next: &str) {
