@@ -1,4 +1,5 @@
-//! Links the unwinder of GCC into the binary, so that it needs no shared library besides glibc's.
+//! Links the unwinder of GCC into the binary, so that it needs no shared library besides glibc's, and lets a program
+//! that is built as a later version (the feature `next-schema`) say so wherever it says its version.
 //!
 //! The standard library asks the linker for `gcc_s`. A linker script of that name, found before the
 //! compiler's own, answers with the static `libgcc_eh` that every GCC brings.
@@ -9,6 +10,10 @@ const SCRIPT: &str = "INPUT(-l:libgcc_eh.a)\n";
 
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=../static_unwinder.rs");
+    if env::var_os("CARGO_FEATURE_NEXT_SCHEMA").is_some() {
+        let version = env::var("CARGO_PKG_VERSION").map_err(io::Error::other)?;
+        println!("cargo:rustc-env=CARGO_PKG_VERSION={version}-next");
+    }
     // Other C libraries bring unwinders of their own.
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux")
         || env::var("CARGO_CFG_TARGET_ENV").as_deref() != Ok("gnu")

@@ -15,6 +15,9 @@ readonly AT_ONCE=${RINGMAIL_KUBE_AT_ONCE:-2}
 readonly NODES=2
 readonly PROGRAMS=(ringmail-ca ringmail-control ringmail-init ringmail-proxy)
 readonly IMAGES=(proxy proxy-distroless init ca control ignite-test toolbox)
+# Which of them have a next version too, for the scenario of two versions side by side. What programs the capture is the same.
+readonly NEXT_PROGRAMS=(ringmail-ca ringmail-control ringmail-proxy)
+readonly NEXT_IMAGES=(proxy init ca control)
 readonly LAB=target/debug/lab-kube
 KIND_NAME=ringmail-e2e-$$
 readonly KIND_NAME
@@ -33,14 +36,25 @@ take_away() {
 }
 trap take_away EXIT
 
-build() {
-    cargo build --locked --workspace --bins --examples
-    # Symbols are most of a program of this profile, and an image of them takes as long to load.
-    mkdir -p target/kube-bin
-    local program
-    for program in "${PROGRAMS[@]}"; do
-        strip -o "target/kube-bin/$program" "target/debug/$program"
+# Symbols are most of a program of this profile, and an image of them takes as long to load.
+#   stripped FOLDER PROGRAM...
+stripped() {
+    local folder=$1 program
+    shift
+    mkdir -p "$folder"
+    for program; do
+        strip -o "$folder/$program" "target/debug/$program"
     done
+}
+
+# The next version first: cargo puts a program of either into the same place, while what both are made of is kept side by
+# side, so that it costs five crates of our own once, and in a later run what has changed in them.
+build() {
+    cargo build --locked "${NEXT_PROGRAMS[@]/#/--package=}" --bins --features next-schema
+    stripped target/kube-next "${NEXT_PROGRAMS[@]}"
+    cargo build --locked --workspace --bins --examples
+    stripped target/kube-bin "${PROGRAMS[@]}"
+    cp target/kube-bin/ringmail-init target/kube-next
 }
 
 bring_kind() {
@@ -81,16 +95,17 @@ bring_cluster() {
     kubectl version
 }
 
+# load_images TAG BINARIES OUT IMAGE...
 load_images() {
-    local bases=(--local-bases) archive load
+    local bases=(--local-bases) tag=$1 binaries=$2 out=$3 archive load
+    shift 3
     # A command with its arguments, as a user writes it.
     read -r -a load <<<"$RINGMAIL_KUBE_LOAD_IMAGE"
-    ! docker info &>/dev/null || bases=()
-    version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
     ((!plain)) || load=(as_root "${load[@]}")
+    ! docker info &>/dev/null || bases=()
     while IFS= read -r archive; do
         "${load[@]}" "$archive"
-    done < <(scripts/images.sh "${bases[@]}" --tag "$version" --binaries target/kube-bin "${IMAGES[@]}" | grep '\.tar$')
+    done < <(scripts/images.sh "${bases[@]}" --tag "$tag" --binaries "$binaries" --out "$out" "$@" | grep '\.tar$')
 }
 
 # This machine's address as the API server sees it: a test is the webhook that it calls.
@@ -133,7 +148,9 @@ build
 announce "cluster"
 bring_cluster
 announce "images"
-load_images
+version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+load_images "$version" target/kube-bin target/images "${IMAGES[@]}"
+load_images "$version-next" target/kube-next target/images-next "${NEXT_IMAGES[@]}"
 failures=0
 if (($# == 0)); then
     announce "manifests, judged by the API server"

@@ -20,6 +20,10 @@ pub struct IstioCertificateRequest {
     /// Free-form data of the caller; only `ImpersonatedIdentity` has a meaning here: it is refused.
     #[prost(message, optional, tag = "4")]
     pub metadata: Option<Struct>,
+    /// What a later version asks besides.
+    #[cfg(feature = "next-schema")]
+    #[prost(string, tag = "100")]
+    pub more: String,
 }
 
 /// The signed certificate and what is needed to verify it.
@@ -28,6 +32,10 @@ pub struct IstioCertificateResponse {
     /// PEM: the leaf, then the intermediates one by one, then one element with all trusted roots.
     #[prost(string, repeated, tag = "1")]
     pub cert_chain: Vec<String>,
+    /// What a later version says besides.
+    #[cfg(feature = "next-schema")]
+    #[prost(string, tag = "100")]
+    pub more: String,
 }
 
 /// `google.protobuf.Struct`.

@@ -187,7 +187,11 @@ impl CertificateService {
         let dns_names = self.terms.serve_names.of(identity);
         let leaf = issue::workload_leaf(&authority, &key, &Subject { identity, dns_names }, ttl, now)?;
         Ok(Granted {
-            response: IstioCertificateResponse { cert_chain: authority.response_chain(&leaf.certificate) },
+            response: IstioCertificateResponse {
+                cert_chain: authority.response_chain(&leaf.certificate),
+                #[cfg(feature = "next-schema")]
+                more: "said by the next version".to_owned(),
+            },
             serial: leaf.serial,
             ttl: leaf.not_after.duration_since(now).unwrap_or_default(),
             key: key.algorithm().to_string(),

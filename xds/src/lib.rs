@@ -9,8 +9,13 @@
 //! - [`security`]: `istio.security`, who may connect to a workload.
 //! - [`ringmail`]: `ringmail.discovery.v1`, how each port is served, and what a client speaks to a workload.
 //! - [`service`]: the gRPC method, for both ends.
+//!
+//! What a later version may say besides, and what becomes of it here, is in docs/upgrade.md. The feature `next-schema`
+//! makes that later version, for the test that has both side by side.
 
 pub mod discovery;
+#[cfg(feature = "next-schema")]
+pub mod next;
 pub mod ringmail;
 pub mod security;
 pub mod service;
@@ -29,7 +34,10 @@ pub trait Resource: Message + Default {
 
     /// The message as the stream carries it.
     fn to_any(&self) -> Any {
-        Any { type_url: Self::TYPE_URL.to_owned(), value: self.encode_to_vec().into() }
+        let value = self.encode_to_vec();
+        #[cfg(feature = "next-schema")]
+        let value = next::said(Self::TYPE_URL, value);
+        Any { type_url: Self::TYPE_URL.to_owned(), value: value.into() }
     }
 
     /// Reads [`to_any`](Self::to_any) back.
@@ -40,9 +48,16 @@ pub trait Resource: Message + Default {
         if any.type_url != Self::TYPE_URL {
             return Err(ReadError::Type { expected: Self::TYPE_URL, got: any.type_url.clone() });
         }
-        Self::decode(any.value.clone())
-            .map_err(|error| ReadError::Bytes { expected: Self::TYPE_URL, error: error.to_string() })
+        #[cfg(feature = "next-schema")]
+        let any = &next::heard(any);
+        let mut message = Self::decode(any.value.clone())
+            .map_err(|error| ReadError::Bytes { expected: Self::TYPE_URL, error: error.to_string() })?;
+        message.note_unread(&any.value);
+        Ok(message)
     }
+
+    /// Notes in a message what its encoded form says besides, where it would be wrong to pass over that.
+    fn note_unread(&mut self, _encoded: &[u8]) {}
 }
 
 /// Why a resource cannot be read.

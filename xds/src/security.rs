@@ -1,6 +1,9 @@
 //! `istio.security`: one AuthorizationPolicy, in the form in which its decision is a few comparisons.
 
-use crate::{Resource, workload::Extension};
+use bytes::Bytes;
+use prost::Message;
+
+use crate::{Resource, ringmail::EXTENSION, workload::Extension};
 
 /// A policy; its resource is named `<namespace>/<name>`.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -30,6 +33,26 @@ pub struct Authorization {
 
 impl Resource for Authorization {
     const TYPE_URL: &'static str = "type.googleapis.com/istio.security.Authorization";
+
+    /// To pass over a condition would let more peers in than the policy does: a rule that says more than is known here
+    /// gets one clause more, whose question is nobody's to answer.
+    fn note_unread(&mut self, encoded: &[u8]) {
+        let Ok(RawRules { rules }) = RawRules::decode(encoded) else { return };
+        for (rule, raw) in self.rules.iter_mut().zip(rules) {
+            if rule.encoded_len() != raw.len() {
+                let unread = Extension { name: EXTENSION.to_owned(), config: None };
+                let matches = vec![Match { extensions: vec![unread], ..Match::default() }];
+                rule.clauses.push(Clause { matches });
+            }
+        }
+    }
+}
+
+/// The rules of an [`Authorization`] as they came.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RawRules {
+    #[prost(bytes = "bytes", repeated, tag = "5")]
+    rules: Vec<Bytes>,
 }
 
 /// What a policy holds for.
@@ -167,3 +190,54 @@ pub mod string_match {
 /// `google.protobuf.Empty`.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Empty {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(principal: &str) -> Rule {
+        let principal = StringMatch { r#type: Some(string_match::Type::Exact(principal.to_owned())) };
+        let found = Match { principals: vec![principal], ..Match::default() };
+        Rule { clauses: vec![Clause { matches: vec![found] }] }
+    }
+
+    /// The same with one field more, which nothing here knows.
+    fn with_more(message: &impl Message) -> Vec<u8> {
+        [message.encode_to_vec(), vec![0xa0, 0x06, 0x07]].concat()
+    }
+
+    #[test]
+    fn a_rule_that_says_more_than_is_known_has_a_clause_that_nobody_can_answer() {
+        let known = rule("a");
+        let with_a_field_in_its_match = {
+            let raw_match = with_more(&known.clauses[0].matches[0]);
+            let of =
+                |tag: u8, raw: &[u8]| [&[(tag << 3) | 2, u8::try_from(raw.len()).unwrap()][..], raw].concat();
+            of(1, &of(2, &raw_match))
+        };
+        let raw = RawRules {
+            rules: [known.encode_to_vec(), with_more(&known), with_a_field_in_its_match]
+                .map(Bytes::from)
+                .into(),
+        };
+        let any = crate::discovery::Any {
+            type_url: Authorization::TYPE_URL.to_owned(),
+            value: raw.encode_to_vec().into(),
+        };
+        let read = Authorization::from_any(&any).unwrap();
+        let clauses: Vec<_> = read.rules.iter().map(|rule| rule.clauses.len()).collect();
+        assert_eq!(clauses, [1, 2, 2]);
+        let unread = &read.rules[2].clauses[1].matches[0];
+        assert_eq!((&*unread.extensions[0].name, &unread.extensions[0].config), (EXTENSION, &None));
+    }
+
+    #[test]
+    fn a_policy_that_says_more_beside_its_rules_is_read_as_it_is() {
+        let sent = Authorization { name: "a".to_owned(), rules: vec![rule("a")], ..Authorization::default() };
+        let any = crate::discovery::Any {
+            type_url: Authorization::TYPE_URL.to_owned(),
+            value: with_more(&sent).into(),
+        };
+        assert_eq!(Authorization::from_any(&any).unwrap(), sent);
+    }
+}

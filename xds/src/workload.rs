@@ -111,6 +111,12 @@ impl Workload {
         own.filter_map(|extension| Memberships::from_any(extension.config.as_ref()?).ok()).next()
     }
 
+    /// Whether it is spoken to in mutual TLS. A way to reach it that is not known here is not plaintext: the dial then
+    /// fails where the workload does not take ours, which is better than to be understood by everybody.
+    pub fn in_mesh(&self) -> bool {
+        self.tunnel_protocol != i32::from(TunnelProtocol::None)
+    }
+
     /// Whether it may be chosen for the service of this name, `<namespace>/<host name>`.
     pub fn may_be_chosen(&self, service: &str) -> bool {
         let memberships = self.memberships();
@@ -262,5 +268,13 @@ mod tests {
         assert!(workload.may_be_chosen("a/old"));
         assert!(!workload.may_be_chosen("a/another"));
         assert_eq!(workload.memberships().unwrap(), memberships);
+    }
+
+    #[test]
+    fn only_a_workload_that_is_reached_as_it_is_may_be_spoken_to_in_plaintext() {
+        for (tunnel, in_mesh) in [(0, false), (1, true), (2, true), (3, true), (-1, true)] {
+            let workload = Workload { tunnel_protocol: tunnel, ..Workload::default() };
+            assert_eq!(workload.in_mesh(), in_mesh, "{tunnel}");
+        }
     }
 }

@@ -20,7 +20,8 @@ pub(crate) async fn obtain(ca: Target, proxy: usize, token: String) -> anyhow::R
     let began = Instant::now();
     let mut client = Grpc::new(ca.connect(proxy).await?);
     client.ready().await?;
-    let message = IstioCertificateRequest { csr, validity_duration: TTL_SECONDS, metadata: None };
+    let message =
+        IstioCertificateRequest { csr, validity_duration: TTL_SECONDS, ..IstioCertificateRequest::default() };
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
     let path = PathAndQuery::from_static(CREATE_CERTIFICATE_PATH);

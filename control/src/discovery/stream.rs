@@ -67,6 +67,8 @@ pub(crate) struct Stream {
     nonce: u64,
     pace: Pace,
     greeted: bool,
+    /// One line of a stream is enough.
+    has_passed_over: bool,
 }
 
 impl Stream {
@@ -86,6 +88,7 @@ impl Stream {
             nonce: 0,
             pace: Pace::default(),
             greeted: false,
+            has_passed_over: false,
         }
     }
 
@@ -180,7 +183,33 @@ impl Stream {
                 Ok(())
             }
             Inbound::TYPE_URL => self.subscribe_inbound(request),
-            other => Err(Status::invalid_argument(format!("type {:?} is not served", shown(other)))),
+            #[cfg(feature = "next-schema")]
+            ringmail_xds::next::Novelty::TYPE_URL => {
+                if request.response_nonce.is_empty() {
+                    let resources = vec![ringmail_xds::next::Novelty::resource()];
+                    self.answer(
+                        ringmail_xds::next::Novelty::TYPE_URL,
+                        Push { resources, removed: Vec::new() },
+                    );
+                }
+                Ok(())
+            }
+            other => {
+                self.passed_over(other);
+                Ok(())
+            }
+        }
+    }
+
+    /// A later proxy may ask for more than is known here, and must not lose the rest over it.
+    fn passed_over(&mut self, type_url: &str) {
+        if !self.has_passed_over {
+            self.has_passed_over = true;
+            tracing::info!(
+                pod = %self.name(),
+                r#type = shown(type_url),
+                "a proxy asks for a type that this version does not serve, it gets none",
+            );
         }
     }
 

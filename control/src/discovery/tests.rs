@@ -234,9 +234,21 @@ async fn more_names_than_a_proxy_ever_asks_for_end_the_stream() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     client.ask(Address::TYPE_URL, &names).await;
     assert_eq!(client.end().await.code(), Code::ResourceExhausted);
+}
+
+/// A later proxy may know more types.
+#[tokio::test]
+async fn a_type_that_is_not_known_is_passed_over_and_the_stream_lives_on() {
+    let fixture = Fixture::start().await;
+    fixture.put(pod("me", 1, "10.0.0.1"));
     let mut client = Client::open(&fixture, "a/sa/me/a-me-1").await.unwrap();
     client
         .say(DeltaDiscoveryRequest { node: Some(node("me.a")), type_url: "x".into(), ..Default::default() })
         .await;
-    assert_eq!(client.end().await.code(), Code::InvalidArgument);
+    client.ask("type.googleapis.com/later.Type", &["/10.0.0.1", "a"]).await;
+    client.silent().await;
+    client.greet("me.a", &["/10.0.0.1"]).await;
+    assert_eq!(names(&client.answer_of(Inbound::TYPE_URL).await), ["inbound"]);
+    fixture.put(pod("me", 1, "10.0.0.9"));
+    client.answer_of(Address::TYPE_URL).await;
 }

@@ -326,6 +326,8 @@ fn environment(
     if let Some(workers) = overrides.workers.or((!is_limited).then_some(1)) {
         settings.insert("workers", workers.to_string());
     }
+    #[cfg(feature = "next-schema")]
+    settings.insert("novelty", "on".to_owned());
     for (name, value) in &config.proxy_settings {
         settings.insert(name, value.clone());
     }

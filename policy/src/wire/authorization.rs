@@ -2,6 +2,9 @@
 //!
 //! A match holds when all of its fields do, and a field when some of its values does (or, negated, none). What
 //! Istio's fields cannot say, such as a namespace with a `*` in the middle, goes into an extension of the match.
+//!
+//! A later sender may ask what is not known here. Whatever it was, nobody is let in by not asking it: an ALLOW rule does
+//! not match by such a match, a DENY rule matches by what else it says, and an action that is not known denies.
 
 use ipnet::IpNet;
 use ringmail_xds::ringmail::{Conditions, EXTENSION, Written};
@@ -12,9 +15,15 @@ use ringmail_xds::security::{
 use ringmail_xds::workload::Extension;
 use ringmail_xds::{Resource, address_bytes, address_of};
 
+use super::decision::CONTROL_PLANE;
 use super::{WireError, port};
 use crate::authorization::{Attribute, CompiledPolicy, CompiledRule, Condition, Effect};
+use crate::origin::Kind;
 use crate::pattern::{Form, Glob, Pattern};
+use crate::report::Report;
+
+/// What the reader of a report can do about it.
+const UPGRADE: &str = "upgrade the sidecar";
 
 impl CompiledPolicy {
     /// The scope is a selector's, whatever the policy was: the receiver is told which policies hold for it.
@@ -38,27 +47,43 @@ impl CompiledPolicy {
         }
     }
 
-    pub(super) fn from_wire(policy: &Authorization) -> Result<Self, WireError> {
+    /// What is not known here goes into `reports`.
+    pub(super) fn from_wire(policy: &Authorization, reports: &mut Vec<Report>) -> Result<Self, WireError> {
+        let mut report = |text: String| {
+            let (kind, namespace, name) =
+                (Kind::AuthorizationPolicy.to_string(), policy.namespace.clone(), policy.name.clone());
+            reports.push(Report { kind, namespace, name, source: CONTROL_PLANE.to_owned(), line: 1, text });
+        };
         let written: Option<Written> = read_extension(&policy.extensions)?;
         let effect = match (Action::try_from(policy.action), &written) {
             (Ok(Action::Deny), Some(Written { custom: true, .. })) => Effect::Custom,
             (Ok(Action::Allow), _) => Effect::Allow,
             (Ok(Action::Deny), _) => Effect::Deny,
             (Err(_), _) => {
-                return Err(WireError::new("action", "ALLOW (0) or DENY (1)", policy.action.to_string()));
+                let action = policy.action;
+                report(format!(
+                    "action {action}: not known to this version, what its rules match is denied: {UPGRADE}"
+                ));
+                Effect::Custom
             }
         };
         let places = written.map(|written| written.places).unwrap_or_default();
-        let rules = policy.rules.iter().enumerate().map(|(position, rule)| {
-            let index = places.get(position).and_then(|place| usize::try_from(*place).ok());
-            rule_from_wire(index.unwrap_or(position), rule)
-        });
-        Ok(Self {
-            namespace: policy.namespace.as_str().into(),
-            name: policy.name.as_str().into(),
-            effect,
-            rules: rules.collect::<Result<_, _>>()?,
-        })
+        let mut rules = Vec::new();
+        for (position, rule) in policy.rules.iter().enumerate() {
+            let index =
+                places.get(position).and_then(|place| usize::try_from(*place).ok()).unwrap_or(position);
+            let (rule, unread) = rule_from_wire(index, rule, effect)?;
+            if unread {
+                let instead = match effect {
+                    Effect::Allow => "nobody is allowed by that",
+                    Effect::Custom | Effect::Deny => "all are denied who match the rest",
+                };
+                report(format!("rule {index} asks what is not known to this version, {instead}: {UPGRADE}"));
+            }
+            rules.push(rule);
+        }
+        let (namespace, name) = (policy.namespace.as_str().into(), policy.name.as_str().into());
+        Ok(Self { namespace, name, effect, rules })
     }
 }
 
@@ -69,9 +94,21 @@ fn rule_to_wire(rule: &CompiledRule) -> Rule {
     Rule { clauses: rule.clauses.iter().map(clause).collect() }
 }
 
-fn rule_from_wire(index: usize, rule: &Rule) -> Result<CompiledRule, WireError> {
-    let clause = |clause: &Clause| clause.matches.iter().map(match_from_wire).collect::<Result<Vec<_>, _>>();
-    Ok(CompiledRule { index, clauses: rule.clauses.iter().map(clause).collect::<Result<_, _>>()? })
+/// The rule, and whether it asks what is not known here.
+fn rule_from_wire(index: usize, rule: &Rule, effect: Effect) -> Result<(CompiledRule, bool), WireError> {
+    let (mut clauses, mut any_unread) = (Vec::new(), false);
+    for clause in &rule.clauses {
+        let mut alternatives = Vec::new();
+        for found in &clause.matches {
+            let (conditions, unread) = match_from_wire(found)?;
+            any_unread |= unread;
+            if !unread || effect != Effect::Allow {
+                alternatives.push(conditions);
+            }
+        }
+        clauses.push(alternatives);
+    }
+    Ok((CompiledRule { index, clauses }, any_unread))
 }
 
 fn match_to_wire(conditions: &[Condition]) -> Match {
@@ -122,14 +159,20 @@ fn match_to_wire(conditions: &[Condition]) -> Match {
     found
 }
 
-fn match_from_wire(found: &Match) -> Result<Vec<Condition>, WireError> {
+/// What of the match is known here, and whether that is less than all.
+fn match_from_wire(found: &Match) -> Result<(Vec<Condition>, bool), WireError> {
+    let mut unread = asks_unknown(&found.extensions);
     let more: Conditions = read_extension(&found.extensions)?.unwrap_or_default();
     let mut conditions = Vec::new();
     let mut ask = |attribute: Attribute, negated: bool| conditions.push(Condition { attribute, negated });
     for (negated, texts) in [(false, &found.namespaces), (true, &found.not_namespaces)] {
-        if !texts.is_empty() {
-            let globs = texts.iter().map(|text| Ok(Glob::new(pattern_from_wire(text)?.text())));
-            ask(Attribute::Namespace(globs.collect::<Result<_, WireError>>()?), negated);
+        match patterns_from_wire(texts) {
+            Some(patterns) if patterns.is_empty() => {}
+            Some(patterns) => {
+                let globs = patterns.iter().map(|pattern| Glob::new(pattern.text()));
+                ask(Attribute::Namespace(globs.collect()), negated);
+            }
+            None => unread = true,
         }
     }
     for (negated, texts) in [(false, &more.namespaces), (true, &more.not_namespaces)] {
@@ -138,9 +181,10 @@ fn match_from_wire(found: &Match) -> Result<Vec<Condition>, WireError> {
         }
     }
     for (negated, texts) in [(false, &found.principals), (true, &found.not_principals)] {
-        if !texts.is_empty() {
-            let patterns = texts.iter().map(pattern_from_wire);
-            ask(Attribute::Principal(patterns.collect::<Result<_, _>>()?), negated);
+        match patterns_from_wire(texts) {
+            Some(patterns) if patterns.is_empty() => {}
+            Some(patterns) => ask(Attribute::Principal(patterns), negated),
+            None => unread = true,
         }
     }
     for (negated, texts) in [(false, &more.trust_domains), (true, &more.not_trust_domains)] {
@@ -170,7 +214,7 @@ fn match_from_wire(found: &Match) -> Result<Vec<Condition>, WireError> {
             ask(Attribute::ServiceAccount(accounts.collect()), negated);
         }
     }
-    Ok(conditions)
+    Ok((conditions, unread))
 }
 
 /// All in one place or the other: the values of one question are alternatives, and two fields would both have to
@@ -201,14 +245,15 @@ fn text_to_wire(form: Form, literal: &str) -> StringMatch {
     StringMatch { r#type: Some(found) }
 }
 
-fn pattern_from_wire(text: &StringMatch) -> Result<Pattern, WireError> {
-    match &text.r#type {
-        Some(Type::Exact(text)) => Ok(Pattern::of(Form::Exact, text)),
-        Some(Type::Prefix(text)) => Ok(Pattern::of(Form::Prefix, text)),
-        Some(Type::Suffix(text)) => Ok(Pattern::of(Form::Suffix, text)),
-        Some(Type::Presence(Empty {})) => Ok(Pattern::of(Form::Presence, "")),
-        None => Err(WireError::new("string_match", "exact, prefix, suffix or presence", "none of them")),
-    }
+/// Nothing where a text is asked for in a way that is not known here.
+fn patterns_from_wire(texts: &[StringMatch]) -> Option<Vec<Pattern>> {
+    let pattern = |text: &StringMatch| match text.r#type.as_ref()? {
+        Type::Exact(text) => Some(Pattern::of(Form::Exact, text)),
+        Type::Prefix(text) => Some(Pattern::of(Form::Prefix, text)),
+        Type::Suffix(text) => Some(Pattern::of(Form::Suffix, text)),
+        Type::Presence(Empty {}) => Some(Pattern::of(Form::Presence, "")),
+    };
+    texts.iter().map(pattern).collect()
 }
 
 fn net_to_wire(net: &IpNet) -> Address {
@@ -233,14 +278,18 @@ fn extension(message: &impl Resource) -> Extension {
     Extension { name: EXTENSION.to_owned(), config: Some(message.to_any()) }
 }
 
-/// Our extension of this type. One of ours of another type is a question that this version cannot answer.
+/// Whether there is an extension of ours among a match's that is a question of a later version.
+fn asks_unknown(extensions: &[Extension]) -> bool {
+    let own = extensions.iter().filter(|extension| extension.name == EXTENSION);
+    own.map(|extension| &extension.config)
+        .any(|config| config.as_ref().is_none_or(|any| any.type_url != Conditions::TYPE_URL))
+}
+
+/// Our extension of this type. One of ours of another type says nothing here.
 fn read_extension<M: Resource>(extensions: &[Extension]) -> Result<Option<M>, WireError> {
-    let mut read = None;
-    for extension in extensions.iter().filter(|extension| extension.name == EXTENSION) {
-        let any = extension.config.clone().unwrap_or_default();
-        let message = M::from_any(&any)
-            .map_err(|error| WireError::new("extensions", M::TYPE_URL, error.to_string()))?;
-        read = Some(message);
-    }
-    Ok(read)
+    let own = extensions.iter().filter(|extension| extension.name == EXTENSION);
+    let of_type =
+        own.filter_map(|extension| extension.config.as_ref().filter(|any| any.type_url == M::TYPE_URL));
+    let read = of_type.map(M::from_any).next_back().transpose();
+    read.map_err(|error| WireError::new("extensions", M::TYPE_URL, error.to_string()))
 }

@@ -32,9 +32,15 @@ impl Origin {
         if origin.kind.is_empty() {
             return Ok(Self::Default(origin.detail.clone().into()));
         }
-        let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == origin.kind);
+        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == origin.kind) else {
+            // A later sender's kind decides as any other; only its name has to be told as it came.
+            let message::Origin { kind, namespace, name, detail } = origin;
+            return Ok(Self::Default(
+                format!("{kind} {namespace}/{name} {detail}").trim_end().to_owned().into(),
+            ));
+        };
         Ok(Self::Resource {
-            kind: kind.ok_or_else(|| WireError::new("decided_by.kind", "a known kind", &*origin.kind))?,
+            kind,
             namespace: origin.namespace.as_str().into(),
             name: origin.name.as_str().into(),
             detail: origin.detail.as_str().into(),
@@ -59,8 +65,9 @@ impl ModeDecision {
         let mode = match message::Mode::try_from(decision.mode) {
             Ok(message::Mode::Disable) => Mode::Disable,
             Ok(message::Mode::Permissive) => Mode::Permissive,
-            Ok(message::Mode::Strict) => Mode::Strict,
-            Ok(message::Mode::Unspecified) | Err(_) => {
+            // A later sender has words that are not known here. Whatever they ask, mutual TLS alone lets in no more.
+            Ok(message::Mode::Strict) | Err(_) => Mode::Strict,
+            Ok(message::Mode::Unspecified) => {
                 return Err(WireError::new(
                     "mode",
                     "DISABLE (1), PERMISSIVE (2) or STRICT (3)",
@@ -93,6 +100,20 @@ impl PortModes {
     }
 }
 
+/// The modes of a later sender that are not known here, and are taken for STRICT.
+pub(super) fn unknown_modes(inbound: &message::Inbound) -> impl Iterator<Item = Report> {
+    let decisions = inbound.mode.iter().chain(inbound.ports.iter().filter_map(|port| port.mode.as_ref()));
+    decisions.filter(|decision| message::Mode::try_from(decision.mode).is_err()).map(|decision| {
+        let by = decision.decided_by.clone().unwrap_or_default();
+        let text = format!(
+            "mode {}: not known to this version, mutual TLS alone is served: upgrade the sidecar",
+            decision.mode
+        );
+        let message::Origin { kind, namespace, name, .. } = by;
+        Report { kind, namespace, name, source: CONTROL_PLANE.to_owned(), line: 1, text }
+    })
+}
+
 impl TlsDecision {
     fn to_wire(&self) -> message::TlsDecision {
         let tls = match self.tls {
@@ -108,9 +129,10 @@ impl TlsDecision {
         let tls = match message::ClientTls::try_from(decision.tls) {
             Ok(message::ClientTls::Disable) => ClientTls::Disable,
             Ok(message::ClientTls::IstioMutual) => ClientTls::IstioMutual,
-            Ok(message::ClientTls::Mutual) => ClientTls::Mutual,
+            // What is not known here is as little supported as this is, and refused with it: on these ports alone.
+            Ok(message::ClientTls::Mutual) | Err(_) => ClientTls::Mutual,
             Ok(message::ClientTls::Simple) => ClientTls::Simple,
-            Ok(message::ClientTls::Unspecified) | Err(_) => {
+            Ok(message::ClientTls::Unspecified) => {
                 return Err(WireError::new(
                     "tls",
                     "DISABLE (1), SIMPLE (2), MUTUAL (3) or ISTIO_MUTUAL (4)",
@@ -194,4 +216,4 @@ impl Report {
 }
 
 /// Where a resource's text came from, when it was compiled elsewhere.
-const CONTROL_PLANE: &str = "control plane";
+pub(super) const CONTROL_PLANE: &str = "control plane";

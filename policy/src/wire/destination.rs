@@ -86,7 +86,7 @@ impl Workload {
             network: some(&workload.network),
             cluster: some(&workload.cluster_id),
             locality: workload.locality.as_ref().map(locality_text),
-            in_mesh: workload.tunnel_protocol == i32::from(TunnelProtocol::LegacyIstioMtls),
+            in_mesh: workload.in_mesh(),
             services: service_ports(workload)?,
             left_alone: LeftAlone::default(),
             workload_name,

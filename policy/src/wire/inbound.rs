@@ -2,7 +2,7 @@
 
 use ringmail_xds::{ringmail as message, security};
 
-use super::WireError;
+use super::{WireError, decision};
 use crate::authorization::{Authorization, CompiledPolicy};
 use crate::inbound::Inbound;
 use crate::mode::PortModes;
@@ -28,12 +28,15 @@ impl Inbound {
         inbound: &message::Inbound,
         policies: impl IntoIterator<Item = &'m security::Authorization>,
     ) -> Result<Self, WireError> {
-        let policies = policies.into_iter().map(CompiledPolicy::from_wire).collect::<Result<Vec<_>, _>>()?;
+        let mut reports: Vec<_> = inbound.reports.iter().map(Report::from_wire).collect();
+        reports.extend(decision::unknown_modes(inbound));
+        let read = |policy| CompiledPolicy::from_wire(policy, &mut reports);
+        let policies = policies.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             modes: PortModes::from_wire(inbound.mode.as_ref(), &inbound.ports)?,
             authorization: Authorization::of(policies),
             plaintext: PlaintextPorts::from_wire(inbound.plaintext.as_ref())?,
-            reports: inbound.reports.iter().map(Report::from_wire).collect(),
+            reports,
         })
     }
 }

@@ -13,6 +13,7 @@ mod modes;
 mod outbound;
 mod plaintext;
 mod reports;
+mod versions;
 mod wire;
 mod workloads;
 

@@ -1,7 +1,8 @@
 //! What may be asked of the application: JSON in the shape in which Istio's injector tells its agent.
 //!
 //! `{"/app-health/ignite/livez": {"httpGet": {"path": "/", "port": 8080, "scheme": "HTTP"}, "timeoutSeconds": 1}}`,
-//! with `tcpSocket` and `grpc` in the place of `httpGet` where Kubernetes has them.
+//! with `tcpSocket` and `grpc` in the place of `httpGet` where Kubernetes has them. The injector may be of a later version:
+//! what it says besides is passed over.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -35,7 +36,7 @@ pub struct Probe {
 
 /// A probe as it is written: exactly one of the three.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct Written {
     grpc: Option<Grpc>,
     http_get: Option<HttpGet>,
@@ -77,7 +78,7 @@ pub enum Handler {
 
 /// See Kubernetes' `GRPCAction`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Grpc {
     /// The application's port.
     pub port: u16,
@@ -88,7 +89,7 @@ pub struct Grpc {
 
 /// See Kubernetes' `HTTPGetAction`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct HttpGet {
     /// Path and query.
     #[serde(default = "root")]
@@ -129,7 +130,7 @@ pub struct Header {
 
 /// See Kubernetes' `TCPSocketAction`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct TcpSocket {
     /// The application's port.
     pub port: u16,
@@ -202,6 +203,8 @@ mod tests {
             (&Handler::TcpSocket(TcpSocket { port: 10800 }), Duration::from_secs(1))
         );
         assert!(probes.get("/app-health/b/livez").is_none());
+        let later = r#"{"/app-health/a/livez": {"tcpSocket": {"port": 1, "host": "a"}, "periodSeconds": 3}}"#;
+        assert!(Probes::parse(later).is_ok(), "what a later injector says besides is no reason not to start");
         assert_eq!(Probes::parse("").unwrap(), Probes::default());
     }
 
@@ -214,7 +217,7 @@ mod tests {
                 "\"/x\", which does not begin with /app-health/ or /app-lifecycle/",
             ),
             (r#"{"/app-health/a/livez": {"tcpSocket": {"port": 70000}}}"#, "70000"),
-            (r#"{"/app-health/a/livez": {"exec": {"command": []}}}"#, "unknown field `exec`"),
+            (r#"{"/app-health/a/livez": {"exec": {"command": []}}}"#, "other than one of httpGet, tcpSocket and grpc"),
             (
                 r#"{"/app-health/a/livez": {"timeoutSeconds": 3}}"#,
                 "other than one of httpGet, tcpSocket and grpc",

@@ -32,6 +32,10 @@ pub(crate) struct CertificateRequest {
     /// Seconds.
     #[prost(int64, tag = "3")]
     pub(crate) validity_duration: i64,
+    /// What a later version asks besides.
+    #[cfg(feature = "next-schema")]
+    #[prost(string, tag = "100")]
+    pub(crate) more: String,
 }
 
 /// `istio.v1.auth.IstioCertificateResponse`.
@@ -82,7 +86,12 @@ impl Ca {
         let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_ANSWER);
         client.ready().await.map_err(|cause| self.server.broken(cause))?;
         let validity_duration = i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX);
-        let message = CertificateRequest { csr, validity_duration };
+        let message = CertificateRequest {
+            csr,
+            validity_duration,
+            #[cfg(feature = "next-schema")]
+            more: "asked by the next version".to_owned(),
+        };
         let request = Request::from_parts(metadata, Extensions::default(), message);
         let codec = tonic_prost::ProstCodec::default();
         let path = http::uri::PathAndQuery::from_static(METHOD);

@@ -124,17 +124,31 @@ fn read(file: &File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// What a later version writes besides.
+const MORE: &str = if cfg!(feature = "next-schema") { " version=next" } else { "" };
+
 /// Twenty digits hold every number of milliseconds.
 fn alive_text(boot: &str, beat: u64) -> String {
-    format!("{boot} {beat:020}\n")
+    format!("{boot} {beat:020}{MORE}\n")
 }
 
 fn parse_alive(boot: &str, text: &str) -> Option<u64> {
-    text.strip_suffix('\n')?.strip_prefix(boot)?.strip_prefix(' ')?.parse().ok()
+    match &words(boot, text)?[..] {
+        [beat] => beat.parse().ok(),
+        _ => None,
+    }
+}
+
+/// The words of the first line after the boot. Another version of the sidecar may have been here before: its
+/// `<name>=<value>` is passed over, and so is what is left of a longer file that was overwritten.
+fn words<'t>(boot: &str, text: &'t str) -> Option<Vec<&'t str>> {
+    let (line, _) = text.split_once('\n')?;
+    let words = line.strip_prefix(boot)?.strip_prefix(' ')?.split(' ');
+    Some(words.filter(|word| !word.contains('=')).collect())
 }
 
 fn fenced_text(boot: &str, absence: &Absence) -> String {
-    let mut text = format!("{boot} {}", absence.away.as_millis());
+    let mut text = format!("{boot} {}{MORE}", absence.away.as_millis());
     for (inode, port) in &absence.listeners.0 {
         text.push_str(&format!(" {inode}:{port}"));
     }
@@ -143,7 +157,7 @@ fn fenced_text(boot: &str, absence: &Absence) -> String {
 }
 
 fn parse_fenced(boot: &str, text: &str) -> Option<Absence> {
-    let mut fields = text.strip_suffix('\n')?.strip_prefix(boot)?.strip_prefix(' ')?.split(' ');
+    let mut fields = words(boot, text)?.into_iter();
     let away = Duration::from_millis(fields.next()?.parse().ok()?);
     let listener = |field: &str| {
         let (inode, port) = field.split_once(':')?;
@@ -184,6 +198,16 @@ mod tests {
         for fields in ["", " ", " x", " 7 8", " 7 8:x", " 7 8:70000", " 7  8:80"] {
             assert_eq!(parse_fenced(BOOT, &format!("{BOOT}{fields}\n")), None, "{fields:?}");
         }
+    }
+
+    #[test]
+    fn what_another_version_wrote_besides_is_passed_over() {
+        let longer = format!("{BOOT} 7 version=2 reason=none\n");
+        assert_eq!(parse_alive(BOOT, &longer), Some(7));
+        let alive = alive_text(BOOT, 9);
+        assert_eq!(parse_alive(BOOT, &format!("{alive}{}", "x\n".repeat(9))), Some(9));
+        let fenced = fenced_text(BOOT, &absence()).replace(" 7:", " version=2 7:");
+        assert_eq!(parse_fenced(BOOT, &fenced), Some(absence()));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod process;
 pub mod stage;
 pub mod succession;
 pub mod toolbox;
+pub mod unbroken;
 
 pub use grid::{Grid, GridSettings};
 pub use load::GridLoad;

@@ -17,6 +17,9 @@ pub const SYSTEM: &str = "ringmail-system";
 /// The version whose images were loaded, which is the one that the manifests name.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// What the next version calls itself, and its images are tagged with (`scripts/e2e-kube.sh`).
+pub const NEXT_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-next");
+
 /// A pod of the mesh's own starts within seconds; images may have to be unpacked first.
 const ROLLED_OUT_WITHIN: &str = "--timeout=120s";
 
@@ -89,6 +92,13 @@ impl Stage {
             let words: Vec<_> = pods.split_whitespace().collect();
             Ok((words.len() == replicas && words.iter().all(|ready| *ready == "true")).then_some(()))
         })
+    }
+
+    /// Names the image of a part of the mesh as `kubectl set image` does, and does not wait for it.
+    pub fn set_version(&self, deployment: &str, version: &str) -> Result<()> {
+        let image = deployment.replace("ringmail-", "ringmail/");
+        let (name, image) = (format!("deployment/{deployment}"), format!("{deployment}={image}:{version}"));
+        self.kubectl(&["set", "image", "-n", SYSTEM, &name, &image]).map(drop)
     }
 
     /// For a scenario that uses the mesh as it is.

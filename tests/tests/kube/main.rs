@@ -12,3 +12,4 @@ mod hostile;
 mod outages;
 mod policies;
 mod ring;
+mod versions;

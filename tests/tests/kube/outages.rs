@@ -11,6 +11,7 @@ use ringmail_tests::kube::{
     stage,
     stage::{SYSTEM, Stage},
     toolbox::{dial, dials},
+    unbroken::{hold_one_open, still_open},
 };
 
 const KEYS: u64 = 1_000;
@@ -114,7 +115,7 @@ fn while_control_is_killed_at_random_no_connection_drops_and_none_is_plaintext()
     Toolbox::echo("echo").begin(&place).unwrap();
     Toolbox::idle("member").start(&place).unwrap();
     place.ready("echo").unwrap();
-    hold_one_open(&place);
+    hold_one_open(&place, "member", "echo").unwrap();
     let before = grid.assert_whole(2).unwrap();
     let end = Instant::now() + killing_time();
     let (mut answered, mut unanswered) = (0, 0);
@@ -147,7 +148,7 @@ fn while_control_is_killed_at_random_no_connection_drops_and_none_is_plaintext()
     println!("{answered} new pods were dialled and answered, {unanswered} were not");
     assert!(answered > 0);
     stage.rolled_out().unwrap();
-    assert_still_open(&place);
+    still_open(&place, "member").unwrap();
     assert_eq!(grid.assert_whole(2).unwrap(), before, "the ring has changed");
     let progress = client.finish(KEYS).unwrap();
     assert_eq!((progress.errors, progress.stale), (0, 0), "{progress:?}");
@@ -179,7 +180,7 @@ fn one_command_takes_a_namespace_to_plaintext_and_back_and_no_pod_restarts() {
     let server = place.address("server").unwrap();
     let uids = || place.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].metadata.uid}"]).unwrap();
     let before = uids();
-    hold_one_open(&place);
+    hold_one_open(&place, "member", "echo").unwrap();
     assert_eq!(dial(&strangers, "stranger", &server, THIN).unwrap(), None);
     // Nobody can be certified any more, which is when it is needed.
     let back = without(stage, "ringmail-ca");
@@ -188,14 +189,14 @@ fn one_command_takes_a_namespace_to_plaintext_and_back_and_no_pod_restarts() {
     dials(&strangers, "stranger", (&server, THIN), Some("server"), Duration::from_secs(5)).unwrap();
     dials(&place, "member", (&server, THIN), Some("server"), Duration::from_secs(5)).unwrap();
     assert!(metrics::in_plaintext(&place, "member", "outbound").unwrap() > 0, "the member still speaks TLS");
-    assert_still_open(&place);
+    still_open(&place, "member").unwrap();
     drop(back);
     stage.shell(&format!("{script} back emergency")).unwrap();
     dials(&strangers, "stranger", (&server, THIN), None, Duration::from_secs(5)).unwrap();
     let plain = metrics::in_plaintext(&place, "member", "outbound").unwrap();
     dials(&place, "member", (&server, THIN), Some("server"), Duration::from_secs(5)).unwrap();
     assert_eq!(metrics::in_plaintext(&place, "member", "outbound").unwrap(), plain);
-    assert_still_open(&place);
+    still_open(&place, "member").unwrap();
     assert_eq!(uids(), before, "a pod was made anew");
 }
 
@@ -259,34 +260,6 @@ fn kill_until(stage: &Stage, end: Instant) -> usize {
         sleep(Duration::from_secs(3 + 7 * (kills as u64 % 3)));
     }
     kills
-}
-
-/// A connection that says a number five times a second, for as long as the pod lives.
-fn hold_one_open(place: &Place) {
-    let echo = place.address("echo").unwrap();
-    let numbers = "i=0; while echo $i; do i=$((i + 1)); sleep 0.2; done";
-    let line =
-        format!("({numbers}) | socat - TCP:{echo}:47100 >/tmp/echoed 2>/tmp/ended; echo ended >>/tmp/ended");
-    place.sh("member", "main", &format!("nohup sh -c '{line}' >/dev/null 2>&1 &")).unwrap();
-    place
-        .until(Duration::from_secs(10), "the connection carries numbers", || {
-            Ok((place.sh("member", "main", "wc -l </tmp/echoed")?.trim() != "0").then_some(()))
-        })
-        .unwrap();
-}
-
-/// It has never ended, no number is missing, and it still goes on.
-fn assert_still_open(place: &Place) {
-    let count = || place.sh("member", "main", "wc -l </tmp/echoed").unwrap().trim().parse::<u64>().unwrap();
-    let before = count();
-    place
-        .until(Duration::from_secs(10), "the connection goes on", || Ok((count() > before).then_some(())))
-        .unwrap();
-    assert_eq!(place.sh("member", "main", "cat /tmp/ended").unwrap(), "");
-    let last =
-        place.sh("member", "main", "n=$(wc -l </tmp/echoed); sed -n ${n}p /tmp/echoed; echo $n").unwrap();
-    let numbers: Vec<u64> = last.split_whitespace().map(|number| number.parse().unwrap()).collect();
-    assert_eq!(numbers[0] + 1, numbers[1], "a number is missing");
 }
 
 fn deployment(name: &str) -> String {

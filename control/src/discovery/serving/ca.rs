@@ -67,7 +67,7 @@ async fn ask(
     let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_ANSWER);
     client.ready().await.map_err(|error| text(&error))?;
     let validity_duration = i64::try_from(TTL.as_secs()).unwrap_or(i64::MAX);
-    let message = IstioCertificateRequest { csr, validity_duration, metadata: None };
+    let message = IstioCertificateRequest { csr, validity_duration, ..IstioCertificateRequest::default() };
     let request = Request::from_parts(metadata, Extensions::default(), message);
     let path = http::uri::PathAndQuery::from_static(CREATE_CERTIFICATE_PATH);
     let answer = client.unary(request, path, tonic_prost::ProstCodec::default()).await;

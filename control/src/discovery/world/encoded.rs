@@ -44,7 +44,7 @@ pub(crate) struct Encoded {
 
 impl Encoded {
     pub(crate) fn new(message: &impl Resource) -> Arc<Self> {
-        let value = Bytes::from(message.encode_to_vec());
+        let value = message.to_any().value;
         Arc::new(Self { version: Version::of(&value), value })
     }
 

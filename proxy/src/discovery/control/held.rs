@@ -19,7 +19,7 @@ use ringmail_xds::{
     discovery::{DeltaDiscoveryResponse, NamedResource},
     named_address, ringmail,
     security::Authorization,
-    workload::{self, Address, TunnelProtocol, address::Type},
+    workload::{self, Address, address::Type},
 };
 
 use super::asked::{Asked, Change};
@@ -198,6 +198,11 @@ impl Held {
             }
             ringmail::Inbound::TYPE_URL => self.apply_each(answer, Self::take_inbound, Self::lose_inbound),
             Authorization::TYPE_URL => self.apply_each(answer, Self::take_policy, Self::lose_policy),
+            #[cfg(feature = "next-schema")]
+            ringmail_xds::next::Novelty::TYPE_URL => {
+                let novelty = read::<ringmail_xds::next::Novelty>;
+                answer.resources.iter().filter_map(|resource| novelty(resource).err()).collect()
+            }
             other => vec![Fault::Type(other.to_owned())],
         }
     }
@@ -451,7 +456,7 @@ impl Held {
         let endpoints = self.endpoints.get(&name).into_iter().flatten();
         for workload in endpoints.filter_map(|name| self.workload(name)) {
             let chosen = workload.may_be_chosen(&name);
-            let in_mesh = workload.tunnel_protocol == i32::from(TunnelProtocol::LegacyIstioMtls);
+            let in_mesh = workload.in_mesh();
             let own = workload.addresses.iter().filter_map(|bytes| address_of(bytes));
             let Some(own) = own.into_iter().find(|own| own.is_ipv4() == address.is_ipv4()) else { continue };
             let list = workload.services.get(&name).into_iter().flat_map(|list| &list.ports);

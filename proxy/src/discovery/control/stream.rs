@@ -31,7 +31,9 @@ const MAX_ANSWER: usize = 16 * 1024 * 1024;
 const MAX_MESSAGE: usize = 300;
 
 /// Every type that is asked for, the own policies last: with them the first complete set is there.
-const TYPES: [&str; 4] = [
+const TYPES: &[&str] = &[
+    #[cfg(feature = "next-schema")]
+    ringmail_xds::next::Novelty::TYPE_URL,
     Address::TYPE_URL,
     ringmail::Destination::TYPE_URL,
     Authorization::TYPE_URL,
@@ -150,6 +152,8 @@ fn first(type_url: &str, names: &[String], held: &Held) -> DeltaDiscoveryRequest
     let subscribe = match type_url {
         Authorization::TYPE_URL => Vec::new(),
         ringmail::Inbound::TYPE_URL => vec![ringmail::Inbound::NAME.to_owned()],
+        #[cfg(feature = "next-schema")]
+        ringmail_xds::next::Novelty::TYPE_URL => vec![ringmail_xds::next::Novelty::NAME.to_owned()],
         _ => names.to_vec(),
     };
     DeltaDiscoveryRequest {

@@ -5,7 +5,7 @@ use ringmail_xds::{
     address_bytes, address_name,
     ringmail::{ModeDecision, Origin, Versioned},
     security::{Action, Rule},
-    workload::{NetworkAddress, Port, PortList, Workload, WorkloadStatus},
+    workload::{NetworkAddress, Port, PortList, TunnelProtocol, Workload, WorkloadStatus},
 };
 
 use super::*;
