@@ -2,6 +2,7 @@
 # Ringmail on a real Kubernetes: brings a cluster, builds and loads the images, and runs every scenario on it.
 #   scripts/e2e-kube.sh           all of them
 #   scripts/e2e-kube.sh NAME...   those of tests/tests/kube whose names contain one of these
+#   scripts/e2e-kube.sh scale     the measurement with 1,000 simulated proxies alone (docs/discovery.md)
 # The cluster is the one of KUBECONFIG where that is set (RINGMAIL_KUBE_LOAD_IMAGE loads an archive into it); else kind, where
 # Docker answers and kind is installed; else two nodes of plain processes. What was brought is taken away again.
 # RINGMAIL_KUBE_KEEP=1 leaves it, with the mesh in it, for another run: `lab-kube up` says how to reach it.
@@ -9,7 +10,7 @@ set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
 # A hang must end the run. Scenarios have deadlines of their own below these.
-readonly SCENARIOS_LIMIT=30m PARTS_LIMIT=10m
+readonly SCENARIOS_LIMIT=30m PARTS_LIMIT=10m SCALE_LIMIT=6m
 # Three grids at once on two cores have each other's nodes wait for longer than their clients do.
 readonly AT_ONCE=${RINGMAIL_KUBE_AT_ONCE:-2}
 readonly NODES=2
@@ -19,15 +20,21 @@ readonly IMAGES=(proxy proxy-distroless init ca control ignite-test toolbox)
 readonly NEXT_PROGRAMS=(ringmail-ca ringmail-control ringmail-proxy)
 readonly NEXT_IMAGES=(proxy init ca control)
 readonly LAB=target/debug/lab-kube
+readonly SYSTEM=ringmail-system CONTROL_PLANE=(deployment/ringmail-ca deployment/ringmail-control) REPLICAS=2
+readonly SCALE_TABLE=target/kube-scale.txt
+# Seconds until those that a change of the control plane has ended are gone: their grace period and some more.
+readonly GONE_WITHIN=60
 KIND_NAME=ringmail-e2e-$$
 readonly KIND_NAME
 
 export RUST_BACKTRACE=${RINGMAIL_BACKTRACE:-0}
 brought=
 plain=0
+scaled=
 
 take_away() {
     local status=$?
+    replicas_back || status=1
     case $brought in
     kind) kind delete cluster --name "$KIND_NAME" || status=1 ;;
     plain) [[ ${RINGMAIL_KUBE_KEEP:-} == 1 ]] || as_root "$LAB" down || status=1 ;;
@@ -140,6 +147,57 @@ scenarios() {
         --ignored "--test-threads=$AT_ONCE" "$@"
 }
 
+# A figure is of one control and one CA, and of processes that have served nobody before: memory once taken is kept.
+one_of_each() {
+    kubectl apply -k manifests/ringmail || return 1
+    rolled_out || return 1
+    scaled=1
+    kubectl scale --namespace "$SYSTEM" --replicas=1 "${CONTROL_PLANE[@]}" || return 1
+    kubectl rollout restart --namespace "$SYSTEM" "${CONTROL_PLANE[@]}" || return 1
+    rolled_out || return 1
+    # Those that leave still watch what the others do.
+    local begin=$SECONDS
+    until (($(kubectl get pods --namespace "$SYSTEM" --output name | wc -l) == ${#CONTROL_PLANE[@]})); do
+        ((SECONDS - begin < GONE_WITHIN)) || { echo "error: more than one of each after $GONE_WITHIN s"; return 1; }
+        sleep 1
+    done
+}
+
+rolled_out() {
+    local part
+    for part in "${CONTROL_PLANE[@]}"; do
+        kubectl rollout status --namespace "$SYSTEM" --timeout=120s "$part" || return 1
+    done
+}
+
+replicas_back() {
+    [[ -n $scaled ]] || return 0
+    scaled=
+    kubectl scale --namespace "$SYSTEM" --replicas="$REPLICAS" "${CONTROL_PLANE[@]}" && rolled_out
+}
+
+# Processes are looked at in this machine's /proc, and pods are reached from a node's network: both are known of nodes of
+# plain processes only.
+scale() {
+    local number status=0
+    if ((plain)); then
+        number=0 # the one that `lab-kube up` starts
+    elif [[ $KUBECONFIG =~ ^/var/lib/ringmail-kube/([0-9]+)/kubeconfig$ ]]; then
+        number=${BASH_REMATCH[1]}
+    else
+        echo "NOT MEASURED: the nodes of this cluster are no plain processes of this machine; docs/discovery.md says how by hand"
+        return
+    fi
+    one_of_each || status=1
+    if ((status == 0)); then
+        as_root nsenter --net="/run/netns/rk$number-node1" timeout "$SCALE_LIMIT" target/debug/examples/proxies --kubeconfig "$KUBECONFIG" \
+            --image "docker.io/ringmail/toolbox:$version" --look 10 | tee "$SCALE_TABLE" || status=1
+    fi
+    replicas_back || status=1
+    return $status
+}
+
+only=${1:-}
 announce "what a cluster needs"
 scripts/install-deps.sh kube
 source scripts/environment.sh
@@ -158,10 +216,16 @@ if (($# == 0)); then
     announce "parts on the cluster"
     parts || failures=1
 fi
-announce "scenarios on the cluster"
-scenarios "$@" || failures=1
+if [[ $only != scale ]]; then
+    announce "scenarios on the cluster"
+    scenarios "$@" || failures=1
+fi
 if (($# == 0)); then
     announce "commands on the cluster"
     commands || failures=1
+fi
+if (($# == 0)) || [[ $only == scale ]]; then
+    announce "1,000 proxies on one control and one CA"
+    scale || failures=1
 fi
 exit $failures

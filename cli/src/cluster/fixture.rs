@@ -13,6 +13,7 @@ pub(crate) struct Fixture {
     pub(crate) services: Vec<Value>,
     pub(crate) slices: Vec<Value>,
     pub(crate) policies: Vec<Value>,
+    pub(crate) nodes: Vec<Value>,
 }
 
 /// The namespace of the ring, which asks for Istio's sidecar.
@@ -122,6 +123,13 @@ impl Fixture {
             ],
             slices: vec![slice("ignite", thin), slice("ignite-headless", discovery)],
             policies: Vec::new(),
+            nodes: vec![json!({
+                "metadata": {"name": "node1"},
+                "spec": {"podCIDR": "10.0.0.0/24"},
+                "status": {"addresses": [
+                    {"type": "InternalIP", "address": "10.200.0.1"}, {"type": "Hostname", "address": "node1"},
+                ]},
+            })],
         }
     }
 
@@ -132,12 +140,11 @@ impl Fixture {
 
     /// What follows from it.
     pub(crate) fn mesh(&self, supposed: &Supposed) -> Mesh {
-        let nodes = [json!({"metadata": {"name": "node1"}, "spec": {"podCIDR": "10.0.0.0/24"}})];
         let objects = Objects {
             pods: read(&self.pods),
             services: read(&self.services),
             slices: read(&self.slices),
-            nodes: read(&nodes),
+            nodes: read(&self.nodes),
             ranges: Vec::new(),
             policies: read(&self.policies),
         };

@@ -7,7 +7,7 @@ use ringmail_policy::{
 };
 
 use super::explanation::{Explanation, Leg, Outcome, Step};
-use super::party::{Behind, Destination, End, World};
+use super::party::{Behind, Destination, Dialled, End, World};
 use super::settings::Outside;
 use crate::cluster::Direction;
 
@@ -75,7 +75,13 @@ fn through_service(question: &Question<'_>, behind: &Behind) -> Explanation {
 
 fn leg(question: &Question<'_>, way: &Way, endpoint: SocketAddr, notes: &mut Vec<String>) -> Leg {
     let to = End { port: Some(endpoint.port()), ..question.world.at(endpoint.ip()) };
+    let behind = question.destination.behind.as_ref();
+    let masked = behind.is_some_and(|behind| behind.dialled == Dialled::Node { local: false });
+    let node = End::unknown(question.destination.to.address);
     let mut course = Course::new(question, &to);
+    if masked {
+        course.seen = &node;
+    }
     let outcome = match way {
         Way::Whole => course.whole(),
         Way::Chosen(_) => course.routed(),
@@ -104,6 +110,8 @@ fn count<T>(of: &[T]) -> String {
 /// The decisions so far.
 struct Course<'a> {
     question: &'a Question<'a>,
+    /// Whom the destination sees: the client, or a node in its place.
+    seen: &'a End,
     to: &'a End,
     steps: Vec<Step>,
     notes: Vec<String>,
@@ -111,7 +119,7 @@ struct Course<'a> {
 
 impl<'a> Course<'a> {
     fn new(question: &'a Question<'a>, to: &'a End) -> Self {
-        Self { question, to, steps: Vec::new(), notes: Vec::new() }
+        Self { question, seen: &question.from, to, steps: Vec::new(), notes: Vec::new() }
     }
 
     /// The answer, where there is one destination.
@@ -193,10 +201,15 @@ impl<'a> Course<'a> {
             course.step("service", true, decision, &course.to.known_by);
             Way::Plaintext
         };
-        if behind.headless {
-            let decision = format!("the name stands for {}; the client dials one", count(&behind.endpoints));
-            self.step("service", true, decision, &self.to.known_by);
-            return Way::Whole;
+        match behind.dialled {
+            Dialled::Address => {}
+            Dialled::Name => {
+                let endpoints = count(&behind.endpoints);
+                let decision = format!("the name stands for {endpoints}; the client dials one");
+                self.step("service", true, decision, &self.to.known_by);
+                return Way::Whole;
+            }
+            Dialled::Node { local } => return self.node(behind, local),
         }
         if self.uncaptured().is_some() {
             return plaintext(self);
@@ -216,6 +229,21 @@ impl<'a> Course<'a> {
                 Way::Nowhere
             }
         }
+    }
+
+    /// What becomes of a connection to a node, whose kube-proxy passes it on as it comes.
+    fn node(&mut self, behind: &Behind, local: bool) -> Way {
+        if self.route() == Sent::Nothing {
+            return Way::Nowhere;
+        }
+        let then = if local {
+            "and for clients outside the cluster only of those on that node (externalTrafficPolicy Local)"
+        } else {
+            "which sees the node in the place of the client (externalTrafficPolicy Cluster)"
+        };
+        let decision = format!("kube-proxy of the node chooses one of {}, {then}", count(&behind.endpoints));
+        self.step("service", true, decision, &self.to.known_by);
+        Way::Plaintext
     }
 
     /// The client's side: who is expected at the other end, or why the bytes go as they are, or nowhere.
@@ -269,7 +297,7 @@ impl<'a> Course<'a> {
             return self.bare_arrival(sent);
         };
         if let Some(capture) = &self.to.capture
-            && !capture.takes_inbound(Some(self.question.from.address), self.to.socket().port())
+            && !capture.takes_inbound(Some(self.seen.address), self.to.socket().port())
         {
             let excluded = capture.exclusions_of(Direction::In).join(" ");
             let by = format!("ringmail-init of {}: {excluded}", self.to.known_by);
@@ -314,7 +342,7 @@ impl<'a> Course<'a> {
     fn mode(&mut self, inbound: &Inbound, sent: Sent) -> Option<Outcome> {
         let decision = inbound.mode(self.to.socket().port());
         let name = decision.mode.as_str();
-        let in_mesh = self.question.from.sidecar;
+        let in_mesh = self.seen.sidecar;
         let told = inbound.plaintext_from_mesh(self.to.socket().port());
         if let (Mode::Permissive, Sent::Plaintext, true, Some(rule)) = (decision.mode, sent, in_mesh, told) {
             let text = format!("{name}: plaintext is taken: clients in the mesh are told to send it");
@@ -343,7 +371,7 @@ impl<'a> Course<'a> {
     }
 
     fn authorization(&mut self, inbound: &Inbound, outcome: Outcome) -> bool {
-        let from = &self.question.from;
+        let from = self.seen;
         let identity = from.id.as_ref().filter(|_| outcome == Outcome::MutualTls);
         let request = Request { identity, source: from.address, destination: self.to.socket() };
         let verdict = inbound.authorize(&request);

@@ -1,13 +1,15 @@
 //! The world of a cluster: its pods, Services, WorkloadEntries and policies, as `ringmail-control` sees them.
 
-use std::net::{IpAddr, SocketAddr};
+mod services;
+
+use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Pod as KubePod;
 use ringmail_control::inject::{Sidecar, sidecar_of};
 use ringmail_policy::{Kind, Origin, Outbound, Pod, Report, Resources, Settings, Workload};
 
-use super::party::{Behind, Destination, End, Party, Target, World};
+use super::party::{Destination, End, Party, Target, World};
 use super::settings::Outside;
 use crate::cluster::{Capture, Mesh};
 
@@ -53,60 +55,6 @@ impl<'a> Cluster<'a> {
         }
         let pod = self.mesh.pod(namespace, name)?;
         without_workload(pod, namespace, name)
-    }
-
-    /// A Service by its name in the cluster's DNS.
-    fn service(&self, namespace: &str, name: &str, port: u16) -> Result<Option<Destination>> {
-        let snapshot = &self.mesh.snapshot;
-        let mut own = self.mesh.objects.services.iter().filter(|service| {
-            let metadata = &service.metadata;
-            (metadata.namespace.as_deref(), metadata.name.as_deref()) == (Some(namespace), Some(name))
-        });
-        let Some(service) = own.next() else { return Ok(None) };
-        let spec = service.spec.clone().unwrap_or_default();
-        let ips = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
-        let address: Option<IpAddr> = ips.filter_map(|text| text.parse().ok()).next();
-        let ports: Vec<_> = spec.ports.iter().flatten().map(|port| port.port).collect();
-        // A headless Service is a name alone: any port of its pods can be dialled by it.
-        if address.is_some() && !ports.contains(&i32::from(port)) {
-            let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
-            bail!("Service {namespace}/{name} has no port {port}; it has {}", ports.join(", "));
-        }
-        let full = Some(format!("{namespace}/{name}"));
-        let by = format!("Service {namespace}/{name}");
-        if let Some(address) = address {
-            let endpoints =
-                snapshot.endpoints((namespace, name), port, address.is_ipv4()).unwrap_or_default();
-            let to = End { port: Some(port), name: full, known_by: by, ..End::unknown(address) };
-            return Ok(Some(Destination { to, behind: Some(Behind { headless: false, endpoints }) }));
-        }
-        let endpoints = self.headless((namespace, name), &ports, port);
-        let Some(first) = endpoints.first() else {
-            bail!("Service {namespace}/{name} is headless and has no endpoints: its name has no address");
-        };
-        let to = End { port: Some(port), name: full, known_by: by, ..End::unknown(first.ip()) };
-        Ok(Some(Destination { to, behind: Some(Behind { headless: true, endpoints }) }))
-    }
-
-    /// The addresses that the name of a headless Service stands for, one of each pod, with the port that is dialled.
-    fn headless(&self, service: (&str, &str), ports: &[i32], port: u16) -> Vec<SocketAddr> {
-        let mut endpoints = Vec::new();
-        for own in ports.iter().filter_map(|port| u16::try_from(*port).ok()) {
-            for ipv4 in [true, false] {
-                let found = self.mesh.snapshot.endpoints(service, own, ipv4).unwrap_or_default();
-                endpoints.extend(found.iter().map(|found| SocketAddr::new(found.ip(), port)));
-            }
-        }
-        endpoints.sort();
-        endpoints.dedup();
-        let mut seen = Vec::new();
-        endpoints.retain(|endpoint| {
-            let name = self.at(endpoint.ip()).name;
-            let is_new = name.is_none() || !seen.contains(&name);
-            seen.push(name);
-            is_new
-        });
-        endpoints
     }
 
     fn host(&self, labels: &[String], port: u16) -> Result<Destination> {
@@ -201,9 +149,7 @@ impl World for Cluster<'_> {
                     found.to.address = to.ip();
                     Ok(found)
                 }
-                None => {
-                    Ok(Destination { to: End { port: Some(to.port()), ..self.at(to.ip()) }, behind: None })
-                }
+                None => self.outside_address(*to),
             },
             Target::Host { labels, port } => self.host(labels, *port),
             Target::Named { party, port } => match self.client(party, None) {

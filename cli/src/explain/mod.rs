@@ -89,4 +89,6 @@ fn answer(world: &dyn World, from: &Party, to: &Target) -> Result<Explanation> {
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
+mod service_tests;
+#[cfg(test)]
 mod tests;

@@ -161,9 +161,20 @@ pub(super) struct Destination {
 /// The endpoints of a Service.
 #[derive(Clone, Debug)]
 pub(super) struct Behind {
-    /// Without an address of its own: the client looks its name up and dials an endpoint itself.
-    pub(super) headless: bool,
+    pub(super) dialled: Dialled,
     pub(super) endpoints: Vec<SocketAddr>,
+}
+
+/// By what a Service is dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialled {
+    /// Its own address.
+    Address,
+    /// Its name alone, for it has no address: the client looks it up and dials an endpoint itself.
+    Name,
+    /// A port of a node, or a load balancer's address. The endpoint sees a node in the place of the client, unless the
+    /// Service's externalTrafficPolicy is Local.
+    Node { local: bool },
 }
 
 /// Everybody who is known, from files or from a cluster.

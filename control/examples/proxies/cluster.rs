@@ -168,8 +168,10 @@ impl Cluster {
         let pods = self.pods(&self.real());
         let made = pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
         let name = made.name_any();
-        until(&format!("pod {name}"), || async { Ok(is_ready(&pods.get(&name).await?)) }).await?;
-        Ok(pods.get(&name).await?)
+        let ready = until(&format!("pod {name}"), || async { Ok(is_ready(&pods.get(&name).await?)) }).await;
+        let pod = pods.get(&name).await?;
+        ready.with_context(|| format!("its containers wait for {:?}", waits(&pod)))?;
+        Ok(pod)
     }
 
     /// Removes everything that a run makes.
@@ -197,6 +199,19 @@ impl Cluster {
 fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Why containers do not run.
+fn waits(pod: &Pod) -> Vec<String> {
+    let status = pod.status.iter();
+    let containers = status.flat_map(|status| {
+        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
+    });
+    let waiting = containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref());
+    let reasons = waiting.map(|waiting| {
+        [&waiting.reason, &waiting.message].into_iter().flatten().cloned().collect::<Vec<_>>().join(": ")
+    });
+    reasons.collect()
 }
 
 async fn until<F>(what: &str, mut done: impl FnMut() -> F) -> anyhow::Result<()>

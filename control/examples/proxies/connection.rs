@@ -24,16 +24,17 @@ pub(crate) struct Target {
     connector: TlsConnector,
     address: SocketAddr,
     name: ServerName<'static>,
+    /// At least one.
     sources: Vec<IpAddr>,
 }
 
 impl Target {
-    /// The server at `address`, verified as `name` under the roots in `pem`.
+    /// The server at `address`, verified as `name` under the roots in `pem`, from each of `sources` in turn.
     pub(crate) fn new(
         address: SocketAddr,
         name: String,
         pem: &str,
-        sources: &[IpAddr],
+        sources: Vec<IpAddr>,
     ) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         for root in CertificateDer::pem_slice_iter(pem.as_bytes()) {
@@ -43,12 +44,11 @@ impl Target {
         let mut config =
             config.with_protocol_versions(&[&TLS13])?.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let sources = sources.iter().copied().filter(|source| source.is_ipv4() == address.is_ipv4());
         Ok(Self {
             connector: TlsConnector::from(Arc::new(config)),
             address,
             name: ServerName::try_from(name)?,
-            sources: sources.collect(),
+            sources,
         })
     }
 
@@ -68,9 +68,7 @@ impl Target {
 
     async fn dial(&self, proxy: usize) -> io::Result<TcpStream> {
         let socket = if self.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if !self.sources.is_empty() {
-            socket.bind(SocketAddr::new(self.sources[proxy % self.sources.len()], 0))?;
-        }
+        socket.bind(SocketAddr::new(self.sources[proxy % self.sources.len()], 0))?;
         socket.connect(self.address).await
     }
 }

@@ -9,11 +9,15 @@ mod certificate;
 mod churn;
 mod cluster;
 mod connection;
+mod lateness;
+mod learnt;
 mod metrics;
 mod phases;
 mod process;
 mod proxy;
+mod rows;
 mod sidecar;
+mod sources;
 mod table;
 
 use std::{net::IpAddr, net::SocketAddr, path::PathBuf, process::ExitCode};
@@ -43,7 +47,7 @@ struct CommandLine {
     /// Control's process, where it runs in no pod
     #[arg(long, value_name = "PID")]
     control_pid: Option<u32>,
-    /// Own addresses to connect from, in turn: control takes 512 connections from one
+    /// Own addresses to connect from, in turn: control takes 512 connections from one; without it, all that there are
     #[arg(long, value_name = "ADDRESS")]
     source: Vec<IpAddr>,
     /// What the names of everything that is made begin with
@@ -78,10 +82,13 @@ struct CommandLine {
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(CommandLine::parse()).await {
-        Ok(table) if table.holds() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+        Ok(table) if table.broken().is_empty() => ExitCode::SUCCESS,
+        Ok(table) => {
+            eprintln!("error: bounds are broken: {}", table.broken().join("; "));
+            ExitCode::FAILURE
+        }
         Err(error) => {
-            eprintln!("proxies: {error:#}");
+            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }

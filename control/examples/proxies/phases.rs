@@ -11,30 +11,26 @@ use tokio::time::sleep;
 
 use crate::{
     CommandLine, certificate,
-    churn::{self, Churned, slot_ip, slot_name},
+    churn::{self, slot_ip, slot_name},
     cluster::{Cluster, Server, each},
     connection::Target,
+    learnt::Learnt,
     metrics::Queue,
     process::{Look, Machine, Processes, Seen},
-    proxy::{self, Learnt, Proxy},
+    proxy::{self, Proxy},
+    rows::{self, Beside, FEW, Memory, cpu, kb, per_second},
     sidecar::Sidecar,
-    table::{Table, percentile, spread},
+    sources,
+    table::{Table, spread},
 };
 
-/// Of control's memory, for each proxy.
-const MAX_KB_PER_PROXY: usize = 200;
-/// Proxies beside which control without any proxy, some 20 MB, is little.
-const ENOUGH: usize = 500;
-/// From the request that gives a pod its address until 99 of 100 proxies that ask for it have it.
-const MAX_P99: Duration = Duration::from_secs(1);
-/// Pods in the cluster beside which the sidecar is looked at first.
-const FEW: usize = 10;
-/// What a sidecar may use more beside many pods than beside few: what one and the same load differs by.
-const MAX_GROWTH: f64 = 1.15;
-/// The share of the asked rate below which the churn was not the one that was asked for.
-const LEAST_RATE: f64 = 0.95;
 /// Until what was sent at first has been taken, and allocators have settled.
 const SETTLE: Duration = Duration::from_secs(5);
+/// How often pods are replaced anew where the machine had no CPU for control or for this process.
+const ATTEMPTS: usize = 3;
+/// Threads of one of the two that at each moment could have run and had no CPU, on average, above which the time was
+/// the machine's.
+const STARVED: f64 = 1.0;
 
 /// See the module.
 pub(crate) struct Phases {
@@ -42,6 +38,7 @@ pub(crate) struct Phases {
     cluster: Cluster,
     table: Table,
     uids: HashMap<String, String>,
+    began: Instant,
 }
 
 /// Control or the CA.
@@ -53,7 +50,7 @@ struct Subject {
 
 impl Phases {
     pub(crate) fn new(line: CommandLine, cluster: Cluster) -> Self {
-        Self { line, cluster, table: Table::default(), uids: HashMap::new() }
+        Self { line, cluster, table: Table::default(), uids: HashMap::new(), began: Instant::now() }
     }
 
     pub(crate) async fn run(mut self) -> anyhow::Result<Table> {
@@ -65,22 +62,34 @@ impl Phases {
         let many: Vec<_> = self.pods().into_iter().skip(FEW).collect();
         self.put(few).await?;
         let beside_few = self.beside().await?;
-        let began = Instant::now();
+        self.reached(&format!("a sidecar beside {FEW} pods"));
         self.put(many).await?;
-        eprintln!("{} pods in {:.1?}", self.uids.len(), began.elapsed());
+        self.reached(&format!("{} pods", self.uids.len()));
         let tokens = self.tokens().await?;
+        self.reached("their tokens");
         self.certificates(&ca, &tokens).await?;
+        self.reached("certificates");
         let learnt = self.streams(&control, at_first, tokens).await?;
+        self.reached("streams");
         let beside_many = match &beside_few {
             Some((sidecar, _)) => Some(sidecar.seen_for(Duration::from_secs(self.line.look)).await?),
             None => None,
         };
         let look = beside_few.as_ref().map(|(sidecar, _)| sidecar.look()).transpose()?;
+        self.reached("a sidecar beside all of them");
         self.churn(&control, &learnt).await?;
+        rows::streams(&mut self.table, &self.line, learnt.open());
         if let (Some((_, few)), Some(many), Some(look)) = (beside_few, beside_many, look) {
-            self.sidecar_rows(few, many, look.end()?);
+            let beside = Beside { few, many, churn: look.end()? };
+            rows::sidecar(&mut self.table, &self.line, beside);
         }
+        self.reached("the churn");
         Ok(self.table)
+    }
+
+    /// Says how far the run is.
+    fn reached(&self, what: &str) {
+        eprintln!("{:3.0} s: {what}", self.began.elapsed().as_secs_f64());
     }
 
     async fn subject(
@@ -99,7 +108,8 @@ impl Phases {
             server.pod.as_ref().map_or_else(|| server.address.to_string(), |(pod, _)| pod.clone());
         self.table.tell(name, where_it_is);
         let roots = self.cluster.roots().await?;
-        let target = Target::new(server.address, self.cluster.server_name(name), &roots, &self.line.source)?;
+        let sources = sources::choose(&self.line.source, server.address.ip(), self.line.proxies)?;
+        let target = Target::new(server.address, self.cluster.server_name(name), &roots, sources)?;
         Ok(Subject { server, target, processes })
     }
 
@@ -182,28 +192,45 @@ impl Phases {
         table.tell("streams", learnt.open().to_string());
         table.tell("streams opened per second", format!("{:.0}", per_second(proxies, opened)));
         table.tell("peers of each", self.line.peers.to_string());
-        table.tell("control: memory without these pods", kb(at_first));
-        table.tell("control: memory with them", kb(before));
-        table.tell("control: memory with all streams", kb(seen.resident));
         table.tell("control: cpu while they open", cpu(seen));
-        let (whole, more) = (seen.resident / proxies, seen.resident.saturating_sub(at_first) / proxies);
-        table.tell("control: memory more than at first, by proxy", kb(more));
-        // Memory of an earlier run may still be there to be used again: where the process' own share is small, all counts.
-        let counted = if proxies >= ENOUGH { whole } else { more };
-        let bound = (format!("at most {MAX_KB_PER_PROXY} KB"), counted <= MAX_KB_PER_PROXY);
-        table.bound("control: all memory, by proxy", kb(whole), bound);
+        let memory = Memory { at_first, with_pods: before, with_streams: seen.resident };
+        rows::memory(table, &self.line, memory);
         Ok(learnt)
     }
 
+    /// Replaces pods, and does it again where bounds are broken while the machine had no CPU for those that are measured.
     async fn churn(&mut self, control: &Subject, learnt: &Arc<Learnt>) -> anyhow::Result<()> {
+        for attempt in 0..ATTEMPTS {
+            let (rows, starved) = self.attempt(control, learnt, attempt).await?;
+            if rows.broken().is_empty() || starved <= STARVED || attempt + 1 == ATTEMPTS {
+                self.table.tell("attempts at the churn", format!("{} of {ATTEMPTS}", attempt + 1));
+                self.table.append(rows);
+                return Ok(());
+            }
+            println!(
+                "ATTEMPT {} DOES NOT COUNT: {starved:.1} threads waited for a CPU at each moment, of control or of this \
+                 process, and {STARVED} at most may. What else runs on this machine?\n{rows}",
+                attempt + 1
+            );
+        }
+        Ok(())
+    }
+
+    /// One churn: its rows, and how many threads of control or of this process could not run, on average.
+    async fn attempt(
+        &self,
+        control: &Subject,
+        learnt: &Arc<Learnt>,
+        attempt: usize,
+    ) -> anyhow::Result<(Table, f64)> {
         let before = Queue::read(control.server.address).await?;
         let (look, machine) = (Look::begin(&control.processes)?, Machine::now()?);
         let own = Look::begin(&Processes::one(std::process::id()))?;
-        let churned = churn::run(&self.line, &self.cluster, learnt).await?;
+        let churned = churn::run(&self.line, &self.cluster, learnt, attempt).await?;
         let (seen, own, busy) = (look.end()?, own.end()?, machine.busy_since()?);
         let queue = Queue::read(control.server.address).await?.since(&before);
-        self.churn_rows(&churned, learnt);
-        let table = &mut self.table;
+        let mut table = Table::default();
+        rows::churn(&mut table, &self.line, &churned);
         let said = |percent| format!("{:.0}", queue.percentile(percent) * 1000.0);
         table.tell(
             "of it, from control's watch to the wire",
@@ -213,67 +240,6 @@ impl Phases {
         table.tell("control: memory after the churn", kb(seen.resident));
         table.tell("the proxies' own cpu in the churn", cpu(own));
         table.tell("the machine in the churn", format!("{:.0}% busy", busy * 100.0));
-        let open = learnt.open();
-        table.bound("streams open at the end", open.to_string(), ("all", open == self.line.proxies));
-        Ok(())
+        Ok((table, seen.waited.max(own.waited)))
     }
-
-    fn churn_rows(&mut self, churned: &Churned, learnt: &Learnt) {
-        let mut took = learnt.took();
-        took.sort();
-        // Every proxy that asks for an address learns of each pod that gets it.
-        let asked = self.line.proxies * self.line.peers / self.line.pods;
-        let table = &mut self.table;
-        let rate = per_second(churned.replaced, churned.elapsed);
-        let least = f64::from(self.line.rate) * LEAST_RATE;
-        table.tell("pods replaced", churned.replaced.to_string());
-        table.bound(
-            "pods replaced per second",
-            format!("{rate:.1}"),
-            (format!("at least {least:.1}"), rate >= least),
-        );
-        table.tell("proxies that ask for each", asked.to_string());
-        let due = churned.replaced * asked;
-        table.bound("arrivals at proxies", took.len().to_string(), (format!("all {due}"), took.len() >= due));
-        table.tell("the api server answers the write in", spread(&churned.answered));
-        table.tell("a watch of our own has it after", spread(&churned.watched));
-        let p99 = percentile(&took, 99);
-        table.bound("a proxy has it after", spread(&took), (format!("p99 below {MAX_P99:?}"), p99 < MAX_P99));
-    }
-
-    fn sidecar_rows(&mut self, few: Seen, many: Seen, churn: Seen) {
-        let table = &mut self.table;
-        let count = self.line.proxies + self.line.pods;
-        for (name, seen) in [
-            (format!("a sidecar beside {FEW} pods"), few),
-            (format!("a sidecar beside {count} pods"), many),
-            ("a sidecar in the churn".to_owned(), churn),
-        ] {
-            let text = format!("{}, {}, {:.1} MB/s", kb(seen.resident), cpu(seen), seen.received / 1e6);
-            table.tell(name, text);
-        }
-        let memory = |seen: Seen| u32::try_from(seen.resident).map_or(f64::MAX, f64::from);
-        let most = memory(many).max(memory(churn)) / memory(few);
-        let bound = || format!("at most {MAX_GROWTH}");
-        table.bound("a sidecar's memory, many to few", format!("{most:.2}"), (bound(), most <= MAX_GROWTH));
-        let by_byte = |seen: Seen| seen.cpu / seen.received;
-        let more = by_byte(many) / by_byte(few);
-        table.bound(
-            "a sidecar's cpu by byte, many to few",
-            format!("{more:.2}"),
-            (bound(), more <= MAX_GROWTH),
-        );
-    }
-}
-
-fn per_second(count: usize, time: Duration) -> f64 {
-    u32::try_from(count).map_or(f64::MAX, f64::from) / time.as_secs_f64()
-}
-
-fn kb(kb: usize) -> String {
-    format!("{kb} KB")
-}
-
-fn cpu(seen: Seen) -> String {
-    format!("{:.1}% of a cpu, waits for one {:.1}%", seen.cpu * 100.0, seen.waited * 100.0)
 }

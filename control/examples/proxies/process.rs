@@ -6,9 +6,10 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-
-/// Of the times in `/proc`: 100 on every architecture.
-const TICKS_PER_SECOND: u64 = 100;
+use nix::{
+    time::{clock_getcpuclockid, clock_gettime},
+    unistd::Pid,
+};
 
 /// Processes that are looked at as one.
 #[derive(Clone, Debug)]
@@ -43,13 +44,14 @@ impl Processes {
         })
     }
 
-    fn ticks(&self) -> anyhow::Result<usize> {
-        self.sum("stat", |text| {
-            // The name before it may hold anything.
-            let (_, rest) = text.rsplit_once(") ")?;
-            let time = |place: usize| rest.split(' ').nth(place)?.parse::<usize>().ok();
-            Some(time(11)? + time(12)?)
-        })
+    /// Time on a CPU, that of threads that have ended included.
+    fn used(&self) -> anyhow::Result<Duration> {
+        let of = |pid: &u32| {
+            let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(*pid)?));
+            let time = clock.and_then(clock_gettime).with_context(|| format!("process {pid} has ended"))?;
+            Ok(Duration::from(time))
+        };
+        self.0.iter().map(of).sum::<anyhow::Result<_>>()
     }
 
     /// How long threads that could run waited for a CPU.
@@ -94,7 +96,7 @@ fn is_run_as(command: &str, program: &str) -> bool {
 pub(crate) struct Look {
     processes: Processes,
     began: Instant,
-    ticks: usize,
+    used: Duration,
     waited: Duration,
     received: usize,
 }
@@ -114,14 +116,13 @@ pub(crate) struct Seen {
 
 impl Look {
     pub(crate) fn begin(processes: &Processes) -> anyhow::Result<Self> {
-        let (ticks, waited, received) = (processes.ticks()?, processes.waited()?, processes.received()?);
-        Ok(Self { processes: processes.clone(), began: Instant::now(), ticks, waited, received })
+        let (used, waited, received) = (processes.used()?, processes.waited()?, processes.received()?);
+        Ok(Self { processes: processes.clone(), began: Instant::now(), used, waited, received })
     }
 
     pub(crate) fn end(&self) -> anyhow::Result<Seen> {
         let elapsed = self.began.elapsed().as_secs_f64();
-        let ticks = self.processes.ticks()?.saturating_sub(self.ticks);
-        let used = Duration::from_millis(u64::try_from(ticks)? * 1000 / TICKS_PER_SECOND);
+        let used = self.processes.used()?.saturating_sub(self.used);
         let received = self.processes.received()?.saturating_sub(self.received);
         Ok(Seen {
             resident: self.processes.resident()?,

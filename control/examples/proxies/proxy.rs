@@ -1,13 +1,6 @@
 //! A simulated proxy: the stream that a sidecar opens, what it asks for at first, and its acknowledgements.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use ringmail_xds::{
     Resource,
@@ -21,48 +14,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Streaming};
 
-use crate::{
-    churn::{self, slot_ip},
-    connection::Target,
-};
+use crate::{churn::slot_ip, connection::Target, learnt::Learnt};
 
 /// What a sidecar takes of one answer.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
-
-/// What all proxies learn.
-#[derive(Debug, Default)]
-pub(crate) struct Learnt {
-    /// When the request that gives a pod its address was sent to the API server.
-    written: Mutex<HashMap<String, Instant>>,
-    /// From then until a proxy had it, for each proxy.
-    took: Mutex<Vec<Duration>>,
-    open: AtomicUsize,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Learnt {
-    /// The request is sent now.
-    pub(crate) fn write(&self, pod: &str) {
-        lock(&self.written).insert(pod.to_owned(), Instant::now());
-    }
-
-    /// How long ago that was.
-    pub(crate) fn age(&self, pod: &str, now: Instant) -> Option<Duration> {
-        Some(now.saturating_duration_since(*lock(&self.written).get(pod)?))
-    }
-
-    pub(crate) fn took(&self) -> Vec<Duration> {
-        lock(&self.took).clone()
-    }
-
-    /// Streams that are open.
-    pub(crate) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-}
 
 /// One of the proxies.
 #[derive(Clone, Debug)]
@@ -102,10 +57,10 @@ impl Proxy {
             requests.send(first).await?;
         }
         let answers = service::open(channel, request, MAX_ANSWER).await?;
-        learnt.open.fetch_add(1, Ordering::Relaxed);
+        learnt.opened();
         tokio::spawn(async move {
-            read(requests, answers, &learnt).await;
-            learnt.open.fetch_sub(1, Ordering::Relaxed);
+            read(self.number, requests, answers, &learnt).await;
+            learnt.closed();
         });
         Ok(())
     }
@@ -132,6 +87,7 @@ impl Proxy {
 }
 
 async fn read(
+    proxy: usize,
     requests: mpsc::Sender<DeltaDiscoveryRequest>,
     mut answers: Streaming<DeltaDiscoveryResponse>,
     learnt: &Learnt,
@@ -140,9 +96,7 @@ async fn read(
         let now = Instant::now();
         if answer.type_url == Address::TYPE_URL {
             let pods = answer.resources.iter().filter_map(|resource| resource.name.rsplit('/').next());
-            let replaced = pods.filter(|pod| churn::is_replacement(pod));
-            let took: Vec<_> = replaced.filter_map(|pod| learnt.age(pod, now)).collect();
-            lock(&learnt.took).extend(took);
+            pods.for_each(|pod| learnt.arrived(pod, proxy, now));
         }
         let acknowledged = DeltaDiscoveryRequest {
             type_url: answer.type_url,

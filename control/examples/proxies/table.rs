@@ -30,9 +30,18 @@ impl Table {
         self.0.push(Row { name: name.into(), value: value.into(), bound: Some((bound.into(), holds)) });
     }
 
-    /// Whether every bound holds.
-    pub(crate) fn holds(&self) -> bool {
-        self.0.iter().all(|row| row.bound.as_ref().is_none_or(|(_, holds)| *holds))
+    /// The figures whose bound does not hold, with both.
+    pub(crate) fn broken(&self) -> Vec<String> {
+        let broken = self.0.iter().filter_map(|row| match &row.bound {
+            Some((bound, false)) => Some(format!("{}: {}, expected {bound}", row.name, row.value)),
+            Some((_, true)) | None => None,
+        });
+        broken.collect()
+    }
+
+    /// Adds the lines of another.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 }
 
@@ -75,9 +84,9 @@ mod tests {
         let mut table = Table::default();
         table.tell("proxies", "1000");
         table.bound("memory", "75 KB", ("at most 200 KB", true));
-        assert!(table.holds());
+        assert!(table.broken().is_empty());
         table.bound("p99", "1200 ms", ("below 1 s", false));
-        assert!(!table.holds());
+        assert_eq!(table.broken(), ["p99: 1200 ms, expected below 1 s"]);
         let text = "proxies     1000\nmemory     75 KB  holds: at most 200 KB\np99      1200 ms  BROKEN: below 1 s\n";
         assert_eq!(table.to_string(), text);
     }

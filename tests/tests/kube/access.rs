@@ -1,6 +1,20 @@
 //! What each part of the mesh may do to the cluster, by trying: what it needs, and nothing beside it.
 
-use ringmail_tests::kube::{Place, Toolbox, stage, stage::Stage};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use ringmail_lab::mesh::find_programs;
+use ringmail_tests::kube::{Place, STRICT, Toolbox, stage, stage::Stage};
+use serde_json::{Value, json};
+
+/// The page that tells users which role the commands need.
+const PAGE: &str = include_str!("../../../docs/cli.md");
+
+/// The API server's authorizer learns of a role by a watch.
+const GRANTED_WITHIN: Duration = Duration::from_secs(10);
 
 const CONTROL: &str = "system:serviceaccount:ringmail-system:ringmail-control";
 const CA: &str = "system:serviceaccount:ringmail-system:ringmail-ca";
@@ -92,6 +106,134 @@ fn a_pod_of_the_mesh_may_nothing_by_its_sidecar() {
         place.sh("member", "istio-proxy", "touch /usr/local/bin/written").is_err(),
         "the root is writable"
     );
+}
+
+/// What the page tells to apply, word for word: the role, and the command that binds it.
+fn documented() -> (&'static str, &'static str) {
+    let mut blocks = PAGE.split("```").skip(1).step_by(2).map(str::trim);
+    let role = blocks.find(|block| block.contains("kind: ClusterRole\n")).unwrap();
+    let binding = blocks.find(|block| block.starts_with("kubectl create clusterrolebinding ")).unwrap();
+    (role.strip_prefix("yaml\n").unwrap(), binding)
+}
+
+/// The page's role and binding in the cluster, taken away at the end.
+struct Granted<'a>(&'a Stage);
+
+impl<'a> Granted<'a> {
+    fn to(stage: &'a Stage, account: &str) -> Self {
+        let (role, binding) = documented();
+        let granted = Self(stage);
+        granted.take_back();
+        stage.apply(role).unwrap();
+        let to_account = binding.replace("--group=platform", &format!("--serviceaccount={account}"));
+        assert_ne!(to_account, binding, "the page names another group");
+        stage.shell(&to_account).unwrap();
+        granted
+    }
+
+    fn take_back(&self) {
+        let args = ["delete", "--ignore-not-found"];
+        let both = ["clusterrolebinding/ringmail-viewers", "clusterrole/ringmail-viewer"];
+        if let Err(error) = self.0.kubectl(&[&args[..], &both].concat()) {
+            eprintln!("the page's role is still there: {error:#}");
+        }
+    }
+}
+
+impl Drop for Granted<'_> {
+    fn drop(&mut self) {
+        self.take_back();
+    }
+}
+
+/// A kubeconfig of the account, by a token of its own.
+fn kubeconfig_of(place: &Place, account: &str, folder: &Path) -> PathBuf {
+    let token = place.kubectl(&["create", "token", account]).unwrap();
+    let own = place.kubectl(&["config", "view", "--minify", "--flatten", "--raw", "-o", "json"]).unwrap();
+    let mut kubeconfig: Value = serde_json::from_str(&own).unwrap();
+    kubeconfig["users"][0]["user"] = json!({ "token": token.trim() });
+    let path = folder.join("kubeconfig");
+    std::fs::write(&path, kubeconfig.to_string()).unwrap();
+    path
+}
+
+fn ringmail(kubeconfig: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(find_programs().unwrap().join("ringmail"));
+    command.args(args).args(["-o", "json"]).arg("--kubeconfig").arg(kubeconfig).output().unwrap()
+}
+
+/// Objects and commands that no look at the mesh needs.
+const BEYOND: &[&[&str]] = &[
+    &["get", "secrets"],
+    &["get", "secrets", "--all-namespaces"],
+    &["get", "secret", "ringmail-ca-root", "-n", "ringmail-system"],
+    &["get", "configmap", "ringmail-ca-root-cert"],
+    &["get", "configmaps", "-n", "ringmail-system"],
+    &["get", "pod", "server"],
+    &["get", "namespaces"],
+    &["get", "serviceaccounts"],
+    &["logs", "server", "-c", "main"],
+    &["exec", "server", "-c", "main", "--", "true"],
+    &["port-forward", "server", "15000"],
+    &["run", "more", "--image=none"],
+    &["delete", "pod", "server"],
+    &["delete", "peerauthentication", "default"],
+    &["label", "namespace", "rights-viewer", "istio-injection=disabled", "--overwrite"],
+    &["create", "token", "viewer"],
+    &["create", "clusterrolebinding", "more", "--clusterrole=cluster-admin", "--user=me"],
+    &["get", "pods", "--as=admin"],
+];
+
+#[test]
+#[ignore = "needs a cluster"]
+fn the_role_that_the_page_documents_is_what_the_commands_need_and_nothing_beside_it() {
+    let stage = stage();
+    let _use = stage.shared();
+    let place = Place::in_mesh(stage, "rights-viewer").unwrap();
+    place.apply(STRICT).unwrap();
+    Toolbox::server("server").start(&place).unwrap();
+    Toolbox::idle("client").start(&place).unwrap();
+    place.kubectl(&["create", "serviceaccount", "viewer"]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let viewer = kubeconfig_of(&place, "viewer", folder.path());
+    let describe: &[&str] = &["describe", "pod", "rights-viewer/server"];
+    let explain: &[&str] =
+        &["explain", "--from", "rights-viewer/client", "--to", "rights-viewer/server:47500"];
+    for command in [describe, explain] {
+        let refused = ringmail(&viewer, command);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(
+            refused.status.code() == Some(1) && said.contains("the ClusterRole ringmail-viewer"),
+            "{said}"
+        );
+    }
+
+    let _granted = Granted::to(stage, "rights-viewer:viewer");
+    let answer = |command: &[&str]| {
+        let what = format!("{command:?} with the role of the page");
+        place
+            .until(GRANTED_WITHIN, &what, || {
+                let output = ringmail(&viewer, command);
+                let said = serde_json::from_slice::<Value>(&output.stdout).ok();
+                Ok(said.filter(|said| output.status.success() && said["unseen"].is_null()))
+            })
+            .unwrap()
+    };
+    let said = answer(describe);
+    assert_eq!(said["identity"], "spiffe://cluster.local/ns/rights-viewer/sa/default", "{said:#}");
+    assert_eq!(said["ports"].as_array().unwrap().last().unwrap()["mode"], "STRICT", "{said:#}");
+    let said = answer(explain);
+    assert_eq!(said["outcome"], "mutual_tls", "{said:#}");
+    assert_eq!(said["steps"][1]["decided_by"], "PeerAuthentication rights-viewer/default", "{said:#}");
+
+    let as_viewer = format!("--kubeconfig={}", viewer.display());
+    for beyond in BEYOND {
+        let namespace: &[&str] = if beyond.contains(&"-n") { &[] } else { &["-n", "rights-viewer"] };
+        let args = [&[as_viewer.as_str()], namespace, beyond].concat();
+        let output = Command::new(stage.client().program()).args(&args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.to_lowercase().contains("forbidden"), "{beyond:?}: {said}");
+    }
 }
 
 fn can(stage: &Stage, who: &str, verb: &str, resource: &str, namespace: &str) -> bool {
