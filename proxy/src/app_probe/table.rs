@@ -217,7 +217,10 @@ mod tests {
                 "\"/x\", which does not begin with /app-health/ or /app-lifecycle/",
             ),
             (r#"{"/app-health/a/livez": {"tcpSocket": {"port": 70000}}}"#, "70000"),
-            (r#"{"/app-health/a/livez": {"exec": {"command": []}}}"#, "other than one of httpGet, tcpSocket and grpc"),
+            (
+                r#"{"/app-health/a/livez": {"exec": {"command": []}}}"#,
+                "other than one of httpGet, tcpSocket and grpc",
+            ),
             (
                 r#"{"/app-health/a/livez": {"timeoutSeconds": 3}}"#,
                 "other than one of httpGet, tcpSocket and grpc",
