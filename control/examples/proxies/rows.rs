@@ -97,8 +97,7 @@ pub(crate) fn sidecar(table: &mut Table, line: &CommandLine, beside: Beside) {
     let most = memory(many).max(memory(churn)) / memory(few);
     let bound = || format!("at most {MAX_GROWTH}");
     table.bound("a sidecar's memory, many to few", format!("{most:.2}"), (bound(), most <= MAX_GROWTH));
-    let by_byte = |seen: Seen| seen.cpu / seen.received;
-    let more = by_byte(many) / by_byte(few);
+    let more = many.cpu_by_byte() / few.cpu_by_byte();
     table.bound("a sidecar's cpu by byte, many to few", format!("{more:.2}"), (bound(), more <= MAX_GROWTH));
 }
 
