@@ -191,7 +191,7 @@ scale() {
     one_of_each || status=1
     if ((status == 0)); then
         as_root nsenter --net="/run/netns/rk$number-node1" timeout "$SCALE_LIMIT" target/debug/examples/proxies --kubeconfig "$KUBECONFIG" \
-            --image "docker.io/ringmail/toolbox:$version" --look 10 | tee "$SCALE_TABLE" || status=1
+            --image "docker.io/ringmail/toolbox:$version" --seconds 25 --look 10 | tee "$SCALE_TABLE" || status=1
     fi
     replicas_back || status=1
     return $status

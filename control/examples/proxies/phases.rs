@@ -30,7 +30,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 const ATTEMPTS: usize = 3;
 /// Threads of one of the two that at each moment could have run and had no CPU, on average, above which the time was
 /// the machine's.
-const STARVED: f64 = 1.0;
+const STARVED: f64 = 0.5;
 
 /// See the module.
 pub(crate) struct Phases {
@@ -208,7 +208,7 @@ impl Phases {
                 return Ok(());
             }
             println!(
-                "ATTEMPT {} DOES NOT COUNT: {starved:.1} threads waited for a CPU at each moment, of control or of this \
+                "ATTEMPT {} DOES NOT COUNT: {starved:.2} threads waited for a CPU at each moment, of control or of this \
                  process, and {STARVED} at most may. What else runs on this machine?\n{rows}",
                 attempt + 1
             );

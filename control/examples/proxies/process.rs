@@ -114,6 +114,13 @@ pub(crate) struct Seen {
     pub(crate) received: f64,
 }
 
+impl Seen {
+    /// Seconds of a CPU.
+    pub(crate) fn cpu_by_byte(&self) -> f64 {
+        self.cpu / self.received
+    }
+}
+
 impl Look {
     pub(crate) fn begin(processes: &Processes) -> anyhow::Result<Self> {
         let (used, waited, received) = (processes.used()?, processes.waited()?, processes.received()?);

@@ -97,8 +97,7 @@ pub(crate) fn sidecar(table: &mut Table, line: &CommandLine, beside: Beside) {
     let most = memory(many).max(memory(churn)) / memory(few);
     let bound = || format!("at most {MAX_GROWTH}");
     table.bound("a sidecar's memory, many to few", format!("{most:.2}"), (bound(), most <= MAX_GROWTH));
-    let by_byte = |seen: Seen| seen.cpu / seen.received;
-    let more = by_byte(many) / by_byte(few);
+    let more = many.cpu_by_byte() / few.cpu_by_byte();
     table.bound("a sidecar's cpu by byte, many to few", format!("{more:.2}"), (bound(), more <= MAX_GROWTH));
 }
 
@@ -164,10 +163,11 @@ mod tests {
     #[test]
     fn each_bound_is_broken_by_its_own_figure_alone() {
         assert_eq!(Run::good().broken(), Vec::<String>::new());
-        let cases: [(fn(&mut Run), &str); 10] = [
+        type Spoil = fn(&mut Run);
+        let cases: [(Spoil, &str); 10] = [
             (|run| run.memory.with_streams = 201_000, "control: all memory, by proxy: 201 KB"),
             (|run| run.churned.elapsed = Duration::from_secs(32), "pods replaced per second: 46.9"),
-            (|run| drop(run.churned.times.whole.pop()), "arrivals at proxies: 29999"),
+            (|run| run.churned.times.whole.truncate(29_999), "arrivals at proxies: 29999"),
             (|run| run.churned.times.whole.push(Duration::ZERO), "arrivals at proxies: 30001"),
             (
                 |run| run.churned.times.distributed[..301].fill(Duration::from_millis(901)),

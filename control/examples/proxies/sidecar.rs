@@ -25,6 +25,8 @@ const CONNECTIONS: usize = 4;
 const RATE: &str = "2M";
 /// Bytes per second below which there is no load.
 const LEAST: f64 = 1024.0 * 1024.0;
+/// A look has so many parts, and the one that cost the least counts: the others say more of what else ran.
+const PARTS: u32 = 5;
 /// Buffers reach the size that they keep.
 const WARM_UP: Duration = Duration::from_secs(10);
 
@@ -63,13 +65,23 @@ impl Sidecar {
         Look::begin(&self.0)
     }
 
-    /// What it uses within so much time from now.
+    /// What it uses within so much time from now, in the part in which a byte cost the least.
     pub(crate) async fn seen_for(&self, time: Duration) -> anyhow::Result<Seen> {
-        let look = self.look()?;
-        sleep(time).await;
-        let seen = look.end()?;
-        ensure!(seen.received > LEAST, "{:.0} bytes per second came to the client: no load", seen.received);
-        Ok(seen)
+        let mut parts = Vec::new();
+        for _ in 0..PARTS {
+            let look = self.look()?;
+            sleep(time / PARTS).await;
+            let seen = look.end()?;
+            ensure!(
+                seen.received > LEAST,
+                "{:.0} bytes per second came to the client: no load",
+                seen.received
+            );
+            parts.push(seen);
+        }
+        let cheapest =
+            parts.into_iter().min_by(|one, other| one.cpu_by_byte().total_cmp(&other.cpu_by_byte()));
+        cheapest.context("a look without parts")
     }
 }
 
