@@ -9,7 +9,8 @@ use super::{place::Place, stage::VERSION};
 /// The ports of a grid, on which a server listens too.
 pub const GRID_PORTS: [u16; 5] = [47500, 47100, 10800, 11211, 8080];
 
-/// Longer than a sidecar waits for what it does not know, and for a peer that does not answer.
+/// Longer than a sidecar waits for what it does not know, and for a peer that does not answer. Who answers has as long
+/// after the end of what was asked: socat by itself gives half a second, which a busy machine may take.
 const DIAL_SECONDS: u32 = 20;
 
 /// A pod to be.
@@ -25,14 +26,15 @@ pub struct Toolbox {
 impl Toolbox {
     /// Listens on every port of a grid, on both families, and says its name to whoever says anything.
     pub fn server(name: &str) -> Self {
-        let listen = "socat TCP6-LISTEN:$port,fork,reuseaddr,ipv6only=0,backlog=256 SYSTEM:'read line; echo $HOSTNAME'";
+        let listen = "socat -t$patience TCP6-LISTEN:$port,fork,reuseaddr,ipv6only=0,backlog=256 SYSTEM:'read line; echo $HOSTNAME'";
         let ports = GRID_PORTS.map(|port| port.to_string()).join(" ");
-        Self::of(name, &format!("for port in {ports}; do {listen} & done; wait"))
+        Self::of(name, &format!("patience={DIAL_SECONDS}; for port in {ports}; do {listen} & done; wait"))
     }
 
     /// Sends back what it gets, on 47100.
     pub fn echo(name: &str) -> Self {
-        Self::of(name, "exec socat TCP6-LISTEN:47100,fork,reuseaddr,ipv6only=0 EXEC:cat")
+        let listen = "TCP6-LISTEN:47100,fork,reuseaddr,ipv6only=0";
+        Self::of(name, &format!("exec socat -t{DIAL_SECONDS} {listen} EXEC:cat"))
     }
 
     /// Does nothing until it is asked to.
