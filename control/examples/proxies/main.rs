@@ -74,6 +74,9 @@ struct CommandLine {
     /// What the real pods run; it holds sh, socat and curl
     #[arg(long, default_value = "docker.io/ringmail/toolbox:0.1.0")]
     image: String,
+    /// Fails also where a bound of time is broken while the machine had no CPU for those that are measured
+    #[arg(long)]
+    judge_starved: bool,
     /// How long a sidecar is looked at, in seconds
     #[arg(long, default_value_t = 20)]
     look: u64,

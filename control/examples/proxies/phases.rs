@@ -77,11 +77,15 @@ impl Phases {
         };
         let look = beside_few.as_ref().map(|(sidecar, _)| sidecar.look()).transpose()?;
         self.reached("a sidecar beside all of them");
-        self.churn(&control, &learnt).await?;
+        let starved = self.churn(&control, &learnt).await?;
         rows::streams(&mut self.table, &self.line, learnt.open());
         if let (Some((_, few)), Some(many), Some(look)) = (beside_few, beside_many, look) {
             let beside = Beside { few, many, churn: look.end()? };
             rows::sidecar(&mut self.table, &self.line, beside);
+        }
+        if let Some(starved) = starved.filter(|_| !self.line.judge_starved) {
+            let why = format!("{starved:.2} threads waited for a cpu at each moment, {STARVED} at most may");
+            rows::OF_TIME.iter().for_each(|name| self.table.excuse(name, &why));
         }
         self.reached("the churn");
         Ok(self.table)
@@ -199,13 +203,14 @@ impl Phases {
     }
 
     /// Replaces pods, and does it again where bounds are broken while the machine had no CPU for those that are measured.
-    async fn churn(&mut self, control: &Subject, learnt: &Arc<Learnt>) -> anyhow::Result<()> {
+    /// Answers how many of their threads waited for one where that was so to the end.
+    async fn churn(&mut self, control: &Subject, learnt: &Arc<Learnt>) -> anyhow::Result<Option<f64>> {
         for attempt in 0..ATTEMPTS {
             let (rows, starved) = self.attempt(control, learnt, attempt).await?;
             if rows.broken().is_empty() || starved <= STARVED || attempt + 1 == ATTEMPTS {
                 self.table.tell("attempts at the churn", format!("{} of {ATTEMPTS}", attempt + 1));
                 self.table.append(rows);
-                return Ok(());
+                return Ok(Some(starved).filter(|starved| *starved > STARVED));
             }
             println!(
                 "ATTEMPT {} DOES NOT COUNT: {starved:.2} threads waited for a CPU at each moment, of control or of this \
@@ -213,7 +218,7 @@ impl Phases {
                 attempt + 1
             );
         }
-        Ok(())
+        Ok(None)
     }
 
     /// One churn: its rows, and how many threads of control or of this process could not run, on average.

@@ -23,6 +23,12 @@ const LEAST_RATE: f64 = 0.95;
 /// Pods in the cluster beside which the sidecar is looked at first.
 pub(crate) const FEW: usize = 10;
 
+const RATE: &str = "pods replaced per second";
+const DISTRIBUTED: &str = "of it, after the api server has taken it";
+const CPU_BY_BYTE: &str = "a sidecar's cpu by byte, many to few";
+/// Figures that are the machine's before they are control's or a sidecar's.
+pub(crate) const OF_TIME: [&str; 3] = [RATE, DISTRIBUTED, CPU_BY_BYTE];
+
 /// Control's memory in KB.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
@@ -62,7 +68,7 @@ pub(crate) fn churn(table: &mut Table, line: &CommandLine, churned: &Churned) {
     let least = f64::from(line.rate) * LEAST_RATE;
     table.tell("pods replaced", churned.replaced.to_string());
     let bound = (format!("at least {least:.1}"), rate >= least);
-    table.bound("pods replaced per second", format!("{rate:.1}"), bound);
+    table.bound(RATE, format!("{rate:.1}"), bound);
     table.tell("proxies that ask for each", asked.to_string());
     let (due, came) = (churned.replaced * asked, times.whole.len());
     table.bound("arrivals at proxies", came.to_string(), (format!("all {due}"), came == due));
@@ -75,7 +81,7 @@ pub(crate) fn churn(table: &mut Table, line: &CommandLine, churned: &Churned) {
     // A process that is late sees both ends late, and the time between them too short.
     let p99 = percentile(&distributed, 99) + churned.late;
     let bound = (format!("p99 and that lateness below {MAX_P99:?}"), p99 < MAX_P99);
-    table.bound("of it, after the api server has taken it", spread(&distributed), bound);
+    table.bound(DISTRIBUTED, spread(&distributed), bound);
 }
 
 pub(crate) fn streams(table: &mut Table, line: &CommandLine, open: usize) {
@@ -98,7 +104,7 @@ pub(crate) fn sidecar(table: &mut Table, line: &CommandLine, beside: Beside) {
     let bound = || format!("at most {MAX_GROWTH}");
     table.bound("a sidecar's memory, many to few", format!("{most:.2}"), (bound(), most <= MAX_GROWTH));
     let more = many.cpu_by_byte() / few.cpu_by_byte();
-    table.bound("a sidecar's cpu by byte, many to few", format!("{more:.2}"), (bound(), more <= MAX_GROWTH));
+    table.bound(CPU_BY_BYTE, format!("{more:.2}"), (bound(), more <= MAX_GROWTH));
 }
 
 pub(crate) fn per_second(count: usize, time: Duration) -> f64 {

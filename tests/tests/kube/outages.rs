@@ -25,7 +25,7 @@ const GOES_ON_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long control is killed at random; the night gives it ten minutes.
 fn killing_time() -> Duration {
-    Duration::from_secs(if ringmail_tests::nightly() { 600 } else { 45 })
+    Duration::from_secs(if ringmail_tests::nightly() { 600 } else { 30 })
 }
 
 #[test]

@@ -42,7 +42,8 @@ fn control_ca_and_proxies_of_two_versions_go_together_in_either_order() {
     let strangers = Place::new(stage, "versions-strangers").unwrap();
     let _restored = Restored(stage);
     place.apply(STRICT).unwrap();
-    let mut versions = Versions { stage, place: &place, strangers: &strangers, control: OLD, rounds: 0 };
+    let now = Mix { control: OLD.to_owned(), ca: OLD, worker: OLD };
+    let mut versions = Versions { stage, place: &place, strangers: &strangers, now, held: Vec::new() };
     versions.begin();
     versions.holds("all is of the old version, but for sidecars");
 
@@ -69,9 +70,17 @@ struct Versions<'a> {
     stage: &'a Stage,
     place: &'a Place<'a>,
     strangers: &'a Place<'a>,
-    /// What control is, all of it.
-    control: &'static str,
-    rounds: usize,
+    now: Mix,
+    /// What has held already, new pods and all.
+    held: Vec<Mix>,
+}
+
+/// Which version each part is of.
+#[derive(Clone, Debug, PartialEq)]
+struct Mix {
+    control: String,
+    ca: &'static str,
+    worker: &'static str,
 }
 
 impl Versions<'_> {
@@ -96,9 +105,9 @@ impl Versions<'_> {
     /// All replicas of control are of this version.
     fn control(&mut self, version: &'static str) {
         self.roll_out(CONTROL, version);
-        self.control = version;
+        self.now.control = version.to_owned();
         self.holds(&format!("control is {version}"));
-        self.differs();
+        self.differs(version);
     }
 
     /// One replica of control is of this version, and another is not.
@@ -111,6 +120,7 @@ impl Versions<'_> {
         rollout("pause").unwrap();
         let found = self.ready_replicas(CONTROL);
         assert!([OLD, NEXT].iter().all(|version| found.contains(&(*version).to_owned())), "{found:?}");
+        self.now.control = "of both".to_owned();
         self.holds(&format!("control is {found:?}"));
         rollout("resume").unwrap();
     }
@@ -118,6 +128,7 @@ impl Versions<'_> {
     /// The certificate authority is of this version.
     fn ca(&mut self, version: &'static str) {
         self.roll_out(CA, version);
+        self.now.ca = version;
         self.holds(&format!("the CA is {version}"));
     }
 
@@ -125,6 +136,7 @@ impl Versions<'_> {
     fn proxies(&mut self, version: &'static str) {
         self.place.kubectl(&["delete", "pod", "worker", "--grace-period=1"]).unwrap();
         of(Toolbox::server("worker"), version).start(self.place).unwrap();
+        self.now.worker = version;
         self.holds(&format!("sidecars are {version}"));
     }
 
@@ -145,11 +157,18 @@ impl Versions<'_> {
         ready.filter_map(|image| Some(image.rsplit_once(':')?.1.to_owned())).collect()
     }
 
-    /// Pods of both versions start, dial, are dialled and are denied; nothing that was there before has noticed.
+    /// Pods of both versions start, dial, are dialled and are denied; nothing that was there before has noticed. A mix that
+    /// has held is met again without new pods: what is new is the way to it.
     fn holds(&mut self, when: &str) {
         let began = Instant::now();
-        self.rounds += 1;
-        let (old, next) = (format!("old-{}", self.rounds), format!("next-{}", self.rounds));
+        if self.held.contains(&self.now) {
+            self.has_not_noticed(when);
+            println!("{when}: nobody has noticed, which took {:?}", began.elapsed());
+            return;
+        }
+        self.held.push(self.now.clone());
+        let round = self.held.len();
+        let (old, next) = (format!("old-{round}"), format!("next-{round}"));
         for (name, version) in [(&old, OLD), (&next, NEXT)] {
             of(Toolbox::server(name), version).labels("newest: 'yes'").begin(self.place).unwrap();
         }
@@ -239,12 +258,12 @@ impl Versions<'_> {
     }
 
     /// The two versions do say what the other does not know, and what does not know it says so.
-    fn differs(&self) {
-        let name = format!("plain-{}", self.rounds);
+    fn differs(&self, control: &str) {
+        let name = format!("plain-{}", control.replace('.', "-"));
         Toolbox::idle(&name).start(self.place).unwrap();
-        let tag = format!("tag=\"{}\"", self.control);
+        let tag = format!("tag=\"{control}\"");
         assert_eq!(metrics::sum(self.place, &name, "istio_build", &[&tag]).unwrap(), 1.0, "{name}");
-        if self.control == NEXT {
+        if control == NEXT {
             let old = "born-of-next";
             of(Toolbox::idle(old), OLD).start(self.place).unwrap();
             let log = self.place.kubectl(&["logs", old, "-c", ISTIO_PROXY]).unwrap();
@@ -256,7 +275,7 @@ impl Versions<'_> {
             let log = self.stage.kubectl(&["logs", "-n", SYSTEM, "-l", &selector, "--tail=-1"]).unwrap();
             assert!(log.contains("asks for a type that this version does not serve"), "{log}");
         }
-        self.place.kubectl(&["delete", "pod", "--wait=false", &name]).unwrap();
+        self.place.kubectl(&["delete", "pod", &name]).unwrap();
     }
 }
 
