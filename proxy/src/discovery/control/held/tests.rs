@@ -4,7 +4,7 @@ use ringmail_policy::{Mode, Route};
 use ringmail_xds::{
     address_bytes, address_name,
     ringmail::{ModeDecision, Origin, Versioned},
-    security::{Action, Rule},
+    security::{Action, Clause, Match, Rule},
     workload::{NetworkAddress, Port, PortList, TunnelProtocol, Workload, WorkloadStatus},
 };
 
@@ -303,7 +303,9 @@ fn a_resource_that_lies_is_refused_by_itself_and_what_was_known_stays() {
         mesh: Some(ringmail::Mesh { ranges: vec!["10.0.0.0/33".to_owned()] }),
         ..ringmail::Inbound::permissive()
     };
-    let bad_policy = Authorization { action: 9, ..Authorization::default() };
+    let no_port = Match { destination_ports: vec![65_536], ..Match::default() };
+    let rule = Rule { clauses: vec![Clause { matches: vec![no_port] }] };
+    let bad_policy = Authorization { rules: vec![rule], ..Authorization::default() };
     let nothing = |name: &str| NamedResource { name: name.to_owned(), ..NamedResource::default() };
     let rows = [
         (answer::<ringmail::Inbound>(vec![modeless], &[]), "inbound: mode: expected a mode, got nothing"),
@@ -313,7 +315,7 @@ fn a_resource_that_lies_is_refused_by_itself_and_what_was_known_stays() {
         ),
         (
             answer::<Authorization>(vec![named("a/b", "1", &bad_policy)], &[]),
-            "a/b: action: expected ALLOW (0) or DENY (1), got 9",
+            "a/b: destination_ports: expected a port from 1 to 65535, got 65536",
         ),
         (answer::<Address>(vec![nothing("x")], &[]), "x: expected a resource, got nothing"),
         (
