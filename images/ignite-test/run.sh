@@ -19,7 +19,7 @@ for option in "${options[@]}"; do
 done
 
 # A node of a test lives for a minute, on two cores with five others: what the second compiler makes faster is hardly reached, and
-# its work is half of a start.
+# its work is done beside everybody's start.
 quick=(-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData)
 read -r -a settings <<<"${JVM_OPTS:--Xms1g -Xmx1g -server -XX:MaxMetaspaceSize=256m}"
 if [[ ${IGNITE_QUIET:-} == false ]]; then
