@@ -179,7 +179,8 @@ replicas_back() {
 # Processes are looked at in this machine's /proc, and pods are reached from a node's network: both are known of nodes of
 # plain processes only.
 scale() {
-    local number status=0
+    local number judge=() status=0
+    [[ ${RINGMAIL_NIGHTLY:-} != 1 ]] || judge=(--judge-starved)
     if ((plain)); then
         number=0 # the one that `lab-kube up` starts
     elif [[ $KUBECONFIG =~ ^/var/lib/ringmail-kube/([0-9]+)/kubeconfig$ ]]; then
@@ -191,7 +192,7 @@ scale() {
     one_of_each || status=1
     if ((status == 0)); then
         as_root nsenter --net="/run/netns/rk$number-node1" timeout "$SCALE_LIMIT" target/debug/examples/proxies --kubeconfig "$KUBECONFIG" \
-            ${RINGMAIL_NIGHTLY:+--judge-starved} --image "docker.io/ringmail/toolbox:$version" --seconds 25 --look 10 | tee "$SCALE_TABLE" || status=1
+            "${judge[@]}" --image "docker.io/ringmail/toolbox:$version" --seconds 25 --look 10 | tee "$SCALE_TABLE" || status=1
     fi
     replicas_back || status=1
     return $status
