@@ -6,12 +6,14 @@
 # The cluster is the one of KUBECONFIG where that is set (RINGMAIL_KUBE_LOAD_IMAGE loads an archive into it); else kind, where
 # Docker answers and kind is installed; else two nodes of plain processes. What was brought is taken away again.
 # RINGMAIL_KUBE_KEEP=1 leaves it, with the mesh in it, for another run: `lab-kube up` says how to reach it.
+# Of plain processes there are two for a run of everything: what wants a cluster for itself has the second, beside the rest.
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
 # A hang must end the run. Scenarios have deadlines of their own below these.
 readonly SCENARIOS_LIMIT=40m PARTS_LIMIT=10m SCALE_LIMIT=6m
-# Three grids at once on two cores have each other's nodes wait for longer than their clients do.
+# Of those that start no more than a few small pods. Those of grids run one after the other on each cluster: three grids at once on
+# two cores have each other's nodes wait for longer than their clients do.
 readonly AT_ONCE=${RINGMAIL_KUBE_AT_ONCE:-2}
 readonly NODES=2
 readonly PROGRAMS=(ringmail-ca ringmail-control ringmail-init ringmail-proxy)
@@ -21,7 +23,7 @@ readonly NEXT_PROGRAMS=(ringmail-ca ringmail-control ringmail-proxy)
 readonly NEXT_IMAGES=(proxy init ca control)
 readonly LAB=target/debug/lab-kube
 readonly SYSTEM=ringmail-system CONTROL_PLANE=(deployment/ringmail-ca deployment/ringmail-control) REPLICAS=2
-readonly SCALE_TABLE=target/kube-scale.txt
+readonly SCALE_TABLE=target/kube-scale.txt ALONE_LOG=target/kube-alone.log
 # Seconds until those that a change of the control plane has ended are gone: their grace period and some more.
 readonly GONE_WITHIN=60
 KIND_NAME=ringmail-e2e-$$
@@ -29,15 +31,22 @@ readonly KIND_NAME
 
 export RUST_BACKTRACE=${RINGMAIL_BACKTRACE:-0}
 brought=
-plain=0
+plain=()
+second=
+alone=
 scaled=
 
 take_away() {
-    local status=$?
+    local status=$? number
+    [[ -z $alone ]] || kill "$alone" || true
     replicas_back || status=1
     case $brought in
     kind) kind delete cluster --name "$KIND_NAME" || status=1 ;;
-    plain) [[ ${RINGMAIL_KUBE_KEEP:-} == 1 ]] || as_root "$LAB" down || status=1 ;;
+    plain)
+        for number in "${plain[@]}"; do
+            [[ ${RINGMAIL_KUBE_KEEP:-} == 1 ]] || as_root "$LAB" --cluster "$number" down || status=1
+        done
+        ;;
     esac
     exit "$status"
 }
@@ -55,9 +64,13 @@ stripped() {
 }
 
 # The next version first: cargo puts a program of either into the same place, while what both are made of is kept side by
-# side, so that it costs five crates of our own once, and in a later run what has changed in them.
+# side, so that it costs five crates of our own once, and in a later run what has changed in them. Everything here is built of the
+# whole workspace: for a part of it, cargo chooses other features of what is below, and builds most of that again.
 build() {
-    cargo build --locked "${NEXT_PROGRAMS[@]/#/--package=}" --bins --features next-schema
+    local features
+    features=$(printf '%s/next-schema,' "${NEXT_PROGRAMS[@]}")
+    # The example is there because examples, too, have a say in features.
+    cargo build --locked --workspace "${NEXT_PROGRAMS[@]/#/--bin=}" --example proxies --features "$features"
     stripped target/kube-next "${NEXT_PROGRAMS[@]}"
     cargo build --locked --workspace --bins --examples
     stripped target/kube-bin "${PROGRAMS[@]}"
@@ -73,21 +86,28 @@ bring_kind() {
     RINGMAIL_KUBE_LOAD_IMAGE="kind load image-archive --name $KIND_NAME"
 }
 
-# Its processes and files are root's; the tests become root by themselves, and `kubectl` here has a copy of the kubeconfig.
 bring_plain() {
     local folder
-    plain=1
     folder=$(scripts/kube-binaries.sh)
     export RINGMAIL_KUBE_BINARIES=$folder
+    PATH=$folder:$PATH
     as_root "$LAB" kubeconfig &>/dev/null || brought=plain
-    as_root "$LAB" up --nodes "$NODES" </dev/null
-    KUBECONFIG=$(as_root "$LAB" kubeconfig)
-    if [[ ! -r $KUBECONFIG ]]; then
-        (umask 077 && as_root cat "$KUBECONFIG" >target/plain.kubeconfig)
-        KUBECONFIG=$PWD/target/plain.kubeconfig
+    bring_plain_one 0 && KUBECONFIG=$kubeconfig
+    if [[ $brought == plain ]] && (($# == 0)); then
+        bring_plain_one 1 && second=$kubeconfig
     fi
     RINGMAIL_KUBE_LOAD_IMAGE="$PWD/$LAB load"
-    PATH=$folder:$PATH
+}
+
+# Its processes and files are root's; the tests become root by themselves, and `kubectl` here has a copy of the kubeconfig.
+bring_plain_one() {
+    plain+=("$1")
+    as_root "$LAB" --cluster "$1" up --nodes "$NODES" </dev/null
+    kubeconfig=$(as_root "$LAB" --cluster "$1" kubeconfig)
+    if [[ ! -r $kubeconfig ]]; then
+        (umask 077 && as_root cat "$kubeconfig" >"target/plain-$1.kubeconfig")
+        kubeconfig=$PWD/target/plain-$1.kubeconfig
+    fi
 }
 
 bring_cluster() {
@@ -96,7 +116,7 @@ bring_cluster() {
     elif command -v kind >/dev/null && docker info &>/dev/null; then
         bring_kind
     else
-        bring_plain
+        bring_plain "$@"
     fi
     export KUBECONFIG RINGMAIL_KUBE_LOAD_IMAGE PATH
     kubectl version
@@ -104,15 +124,29 @@ bring_cluster() {
 
 # load_images TAG BINARIES OUT IMAGE...
 load_images() {
-    local bases=(--local-bases) tag=$1 binaries=$2 out=$3 archive load
+    local bases=(--local-bases) tag=$1 binaries=$2 out=$3 archive
     shift 3
-    # A command with its arguments, as a user writes it.
-    read -r -a load <<<"$RINGMAIL_KUBE_LOAD_IMAGE"
-    ((!plain)) || load=(as_root "${load[@]}")
     ! docker info &>/dev/null || bases=()
     while IFS= read -r archive; do
-        "${load[@]}" "$archive"
+        load_archive "$archive"
     done < <(scripts/images.sh "${bases[@]}" --tag "$tag" --binaries "$binaries" --out "$out" "$@" | grep '\.tar$')
+}
+
+# Into a cluster of plain processes beside the others: each waits for its own disk and its own core.
+load_archive() {
+    local number load loading=() one
+    if ((${#plain[@]} == 0)); then
+        # A command with its arguments, as a user writes it.
+        read -r -a load <<<"$RINGMAIL_KUBE_LOAD_IMAGE"
+        "${load[@]}" "$1"
+    fi
+    for number in "${plain[@]}"; do
+        as_root "$LAB" --cluster "$number" load "$1" &
+        loading+=($!)
+    done
+    for one in "${loading[@]}"; do
+        wait "$one"
+    done
 }
 
 # This machine's address as the API server sees it: a test is the webhook that it calls.
@@ -126,25 +160,40 @@ address_here() {
 # What needs a cluster and has tests of its own beside the scenarios: they want it without the mesh.
 parts() {
     local status=0
-    local test=(timeout "$PARTS_LIMIT" cargo test --locked --no-fail-fast)
+    local test=(timeout "$PARTS_LIMIT" cargo test --locked --no-fail-fast --workspace)
     RINGMAIL_TEST_KUBECTL=kubectl
     RINGMAIL_TEST_ADDRESS=$(address_here)
     export RINGMAIL_TEST_KUBECTL RINGMAIL_TEST_ADDRESS
     # Two minutes of tests of the tests' own cluster, which whatever follows uses too.
-    [[ ${RINGMAIL_NIGHTLY:-} != 1 ]] || "${test[@]}" -p ringmail-lab --test kube -- --ignored --test-threads=1 || status=1
-    "${test[@]}" -p ringmail-ca --test wire kube_real -- --ignored --test-threads=1 || status=1
-    "${test[@]}" -p ringmail-control --test cluster -- --ignored --test-threads=1 || status=1
+    [[ ${RINGMAIL_NIGHTLY:-} != 1 ]] || "${test[@]}" --test cluster -- --ignored --test-threads=1 || status=1
+    "${test[@]}" --test wire kube_real -- --ignored --test-threads=1 || status=1
+    "${test[@]}" --test api_server -- --ignored --test-threads=1 || status=1
     return $status
 }
 
 # It asks about policies, whose definitions come with the mesh.
 commands() {
-    timeout "$PARTS_LIMIT" cargo test --locked --no-fail-fast -p ringmail --test cluster -- --ignored --test-threads=1
+    timeout "$PARTS_LIMIT" cargo test --locked --no-fail-fast --workspace --test commands -- --ignored --test-threads=1
 }
 
+# scenarios HOW_MANY_AT_ONCE [NAME...]
 scenarios() {
-    timeout "$SCENARIOS_LIMIT" cargo test --locked --no-fail-fast -p ringmail-tests --test kube -- \
-        --ignored "--test-threads=$AT_ONCE" "$@"
+    local at_once=$1
+    shift
+    timeout "$SCENARIOS_LIMIT" cargo test --locked --no-fail-fast --workspace --test kube -- --ignored "--test-threads=$at_once" "$@"
+}
+
+begin_alone() {
+    KUBECONFIG=$second scenarios 1 alone:: &>"$ALONE_LOG" &
+    alone=$!
+}
+
+end_alone() {
+    local status=0
+    wait "$alone" || status=1
+    alone=
+    cat "$ALONE_LOG"
+    return $status
 }
 
 # A figure is of one control and one CA, and of processes that have served nobody before: memory once taken is kept.
@@ -181,7 +230,7 @@ replicas_back() {
 scale() {
     local number judge=() status=0
     [[ ${RINGMAIL_NIGHTLY:-} != 1 ]] || judge=(--judge-starved)
-    if ((plain)); then
+    if ((${#plain[@]})); then
         number=0 # the one that `lab-kube up` starts
     elif [[ $KUBECONFIG =~ ^/var/lib/ringmail-kube/([0-9]+)/kubeconfig$ ]]; then
         number=${BASH_REMATCH[1]}
@@ -191,6 +240,8 @@ scale() {
     fi
     one_of_each || status=1
     if ((status == 0)); then
+        # Control takes 512 connections from one address, and a node on which no pod runs has no second one.
+        as_root ip -n "rk$number-node1" address replace "10.200.$number.100/32" dev lo
         as_root nsenter --net="/run/netns/rk$number-node1" timeout "$SCALE_LIMIT" target/debug/examples/proxies --kubeconfig "$KUBECONFIG" \
             "${judge[@]}" --image "docker.io/ringmail/toolbox:$version" --seconds 25 --look 10 | tee "$SCALE_TABLE" || status=1
     fi
@@ -205,25 +256,35 @@ source scripts/environment.sh
 announce "programs"
 build
 announce "cluster"
-bring_cluster
+bring_cluster "$@"
 announce "images"
 version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 load_images "$version" target/kube-bin target/images "${IMAGES[@]}"
 load_images "$version-next" target/kube-next target/images-next "${NEXT_IMAGES[@]}"
 failures=0
+[[ -z $second ]] || begin_alone
 if (($# == 0)); then
     announce "manifests, judged by the API server"
     scripts/validate-manifests.sh || failures=1
     announce "parts on the cluster"
     parts || failures=1
 fi
-if [[ $only != scale ]]; then
-    announce "scenarios on the cluster"
-    scenarios "$@" || failures=1
-fi
 if (($# == 0)); then
+    announce "scenarios on the cluster"
+    scenarios "$AT_ONCE" --skip alone:: --skip ring:: || failures=1
+    scenarios 1 ring:: || failures=1
+    announce "scenarios that have a cluster for themselves"
+    if [[ -n $second ]]; then
+        end_alone || failures=1
+    else
+        scenarios 1 alone:: || failures=1
+    fi
     announce "commands on the cluster"
     commands || failures=1
+fi
+if (($#)) && [[ $only != scale ]]; then
+    announce "scenarios on the cluster"
+    scenarios 1 "$@" || failures=1
 fi
 if (($# == 0)) || [[ $only == scale ]]; then
     announce "1,000 proxies on one control and one CA"

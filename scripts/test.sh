@@ -125,9 +125,9 @@ scenarios() {
         [[ " ${THAT_WAIT[*]} " == *" $test "* ]] && wait+=(--test "$test") || measure+=(--test "$test")
     done
     local status=0
-    limited "$limit" cargo test --locked --no-fail-fast -p ringmail-tests --lib "${measure[@]}" -- --test-threads=1 "$@" ||
+    limited "$limit" cargo test --locked --no-fail-fast --workspace "${measure[@]}" -- --test-threads=1 "$@" ||
         status=1
-    limited "$limit" cargo test --locked --no-fail-fast -p ringmail-tests "${wait[@]}" -- --test-threads=$AT_ONCE "$@" ||
+    limited "$limit" cargo test --locked --no-fail-fast --workspace "${wait[@]}" -- --test-threads=$AT_ONCE "$@" ||
         status=1
     return $status
 }

@@ -58,18 +58,3 @@ pub fn access_lines(sidecar: &Sidecar, parts: &[&str]) -> Vec<String> {
 fn lines_with(log: &str, parts: &[&str]) -> Vec<String> {
     log.lines().filter(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned).collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn series_are_summed_by_name_and_labels() {
-        let text = "a_total{reason=\"x\",direction=\"inbound\"} 2\n\
-                    a_total{reason=\"y\",direction=\"inbound\"} 4\n\
-                    a_total_more{reason=\"x\"} 8\nb 16\n";
-        assert_eq!(sum(text, "a_total", &["reason=\"x\""]), 2.0);
-        assert_eq!(sum(text, "a_total", &[]), 6.0);
-        assert_eq!(sum(text, "b", &[]), 16.0);
-    }
-}

@@ -106,20 +106,3 @@ pub fn holds(pid: u32) -> Result<(usize, u64)> {
         .context("no VmRSS")?;
     Ok((descriptors, resident))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_sent_is_what_is_expected_and_another_seed_is_not() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        for (expected_seed, equal) in [(7, true), (8, false)] {
-            let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let (far, _) = listener.accept().unwrap();
-            let sender = std::thread::spawn(move || send(&near, 7, 1_000_001));
-            assert_eq!(receive(&far, expected_seed).unwrap(), (1_000_001, equal));
-            sender.join().unwrap().unwrap();
-        }
-    }
-}

@@ -27,8 +27,8 @@ use ringmail_tests::{
 const AWAY: Duration = Duration::from_millis(1_500);
 const AWAY_LONG: Duration = Duration::from_millis(3_500);
 
-/// The others have failed the node after 10 s; it gives up the last of them after 13.3 s. Until then it is
-/// fenced, but hears from those it is still connected to.
+/// The others have failed the node after 10 s, later where they wait for a core; it gives up the last of them after
+/// 13.3 s. Until then it is fenced, but hears from those it is still connected to.
 const AWAY_LONGER_THAN_THE_RING_WAITS: Duration = Duration::from_secs(11);
 
 /// A new data plane starts, is given its credentials by the parent, and takes what waits in the backlog. On a
@@ -109,7 +109,11 @@ fn a_sidecar_that_is_back_before_its_node_gives_up_the_ring_costs_that_node_whic
         for away in [Away::Killed, Away::Stopped] {
             let mut world = World::with_ring(version, Shape::strict()).unwrap();
             let load = world.load().unwrap();
-            be_away(&mut world, away, AWAY_LONGER_THAN_THE_RING_WAITS);
+            leave(&mut world, away);
+            sleep(AWAY_LONGER_THAN_THE_RING_WAITS);
+            wait_until(AWAY_LONG, "the others have failed n2", || Ok(is_failed(&mut world)?.then_some(())))
+                .unwrap();
+            come_back(&mut world, away);
             world.ring().node_mut("n2").unwrap().wait_exit(Duration::from_secs(60)).unwrap();
             assert!(
                 world.ring().node("n2").unwrap().is_segmented(),
@@ -201,15 +205,29 @@ enum Away {
 }
 
 fn be_away(world: &mut World, away: Away, how_long: Duration) {
+    leave(world, away);
+    sleep(how_long);
+    come_back(world, away);
+}
+
+fn leave(world: &mut World, away: Away) {
     match away {
         Away::Killed => drop(world.sidecar("n2").unwrap().kill9().unwrap()),
         Away::Stopped => world.sidecar("n2").unwrap().signal(Signal::SIGSTOP).unwrap(),
     }
-    sleep(how_long);
+}
+
+fn come_back(world: &mut World, away: Away) {
     match away {
         Away::Killed => world.restart_proxy("n2").unwrap(),
         Away::Stopped => world.sidecar("n2").unwrap().signal(Signal::SIGCONT).unwrap(),
     }
+}
+
+/// Whether n1 and n3 are a cluster of two.
+fn is_failed(world: &mut World) -> anyhow::Result<bool> {
+    let views = [world.ring().node("n1")?.view()?, world.ring().node("n3")?.view()?];
+    Ok(views.iter().all(|view| view.servers == ["n1", "n3"]))
 }
 
 /// Nobody in the mesh reaches n2, and its sidecar says why.

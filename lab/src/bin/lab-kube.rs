@@ -9,14 +9,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use ringmail_lab::interrupt;
-use ringmail_lab::kube::{Cluster, Shape};
+use ringmail_lab::kube::{Cluster, KEPT_CLUSTERS, Shape};
 
 /// How soon an interrupt is noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Keeps one Kubernetes of plain processes on this machine (needs root).
+/// Keeps a Kubernetes of plain processes on this machine, or some (needs root).
 #[derive(Debug, Parser)]
 struct Arguments {
+    /// Which of those that are kept
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(..i64::from(KEPT_CLUSTERS)))]
+    cluster: u8,
     #[command(subcommand)]
     action: Action,
 }
@@ -32,7 +35,7 @@ enum Action {
         #[arg(long)]
         ipv4: bool,
     },
-    /// Starts another one, which ends with this program: when stdin does
+    /// Starts one without such a number, which ends with this program: when stdin does
     Hold {
         /// How many nodes, one or two
         #[arg(long, default_value_t = 1)]
@@ -69,7 +72,7 @@ enum Action {
 }
 
 fn main() -> ExitCode {
-    let done = interrupt::catch().and_then(|()| run(Arguments::parse().action));
+    let done = interrupt::catch().and_then(|()| run(Arguments::parse()));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -79,29 +82,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(action: Action) -> Result<()> {
+fn run(Arguments { cluster: number, action }: Arguments) -> Result<()> {
     match action {
-        Action::Up { nodes, ipv4 } => up(Shape { nodes, dual_stack: !ipv4 }),
+        Action::Up { nodes, ipv4 } => up(number, Shape { nodes, dual_stack: !ipv4 }),
         Action::Hold { nodes } => hold(nodes),
-        Action::Down => Cluster::remove_kept(),
+        Action::Down => Cluster::remove_kept(number),
         Action::Kubeconfig => {
-            println!("{}", Cluster::kept()?.client().kubeconfig().display());
+            println!("{}", Cluster::kept(number)?.client().kubeconfig().display());
             Ok(())
         }
         Action::Kubectl { args } => {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
-            print!("{}", Cluster::kept()?.kubectl(&args)?);
+            print!("{}", Cluster::kept(number)?.kubectl(&args)?);
             Ok(())
         }
         Action::Load { archives } => {
-            let cluster = Cluster::kept()?;
+            let cluster = Cluster::kept(number)?;
             archives.iter().try_for_each(|archive| cluster.load_image(archive))
         }
-        Action::RestartNode { node } => Cluster::kept()?.restart_node(node),
-        Action::StopApi => Cluster::kept()?.stop_api(),
-        Action::StartApi => Cluster::kept()?.start_api(),
+        Action::RestartNode { node } => Cluster::kept(number)?.restart_node(node),
+        Action::StopApi => Cluster::kept(number)?.stop_api(),
+        Action::StartApi => Cluster::kept(number)?.start_api(),
         Action::Report => {
-            let cluster = Cluster::kept()?;
+            let cluster = Cluster::kept(number)?;
             print!("{}", cluster.report());
             println!("-- memory: {} MB", cluster.memory()? / 1_000_000);
             Ok(())
@@ -109,19 +112,20 @@ fn run(action: Action) -> Result<()> {
     }
 }
 
-fn up(shape: Shape) -> Result<()> {
+fn up(number: u8, shape: Shape) -> Result<()> {
     let begin = Instant::now();
-    let cluster = match Cluster::kept() {
+    let cluster = match Cluster::kept(number) {
         Ok(cluster) => {
             let answer = cluster.kubectl(&["get", "--raw=/readyz"]);
-            answer.context("there is one that does not answer; take it away with: lab-kube down")?;
-            println!("it is up already; take it away with: lab-kube down");
+            answer.context("there is one that does not answer: take it away with `down`")?;
+            println!("it is up already: take it away with `down`");
             cluster
         }
-        Err(_) => Cluster::start_kept(shape)?,
+        Err(_) => Cluster::start_kept(number, shape)?,
     };
     announce(&cluster, begin)?;
-    println!("export RINGMAIL_KUBE_LOAD_IMAGE='{} load'", std::env::current_exe()?.display());
+    let program = std::env::current_exe()?;
+    println!("export RINGMAIL_KUBE_LOAD_IMAGE='{} --cluster {number} load'", program.display());
     Ok(())
 }
 

@@ -48,19 +48,19 @@ impl Cluster {
         Ok(Self::of_local(Local::start(shape)?))
     }
 
-    /// Starts the cluster that stays when this program ends. There is at most one.
-    pub fn start_kept(shape: Shape) -> Result<Self> {
-        Ok(Self::of_local(Local::start_kept(shape)?))
+    /// Starts a cluster that stays when this program ends, under a number below [`KEPT_CLUSTERS`](super::KEPT_CLUSTERS).
+    pub fn start_kept(number: u8, shape: Shape) -> Result<Self> {
+        Ok(Self::of_local(Local::start_kept(number, shape)?))
     }
 
-    /// The cluster that stays.
-    pub fn kept() -> Result<Self> {
-        Ok(Self::of_local(Local::kept()?))
+    /// The cluster that stays under this number.
+    pub fn kept(number: u8) -> Result<Self> {
+        Ok(Self::of_local(Local::kept(number)?))
     }
 
-    /// Takes the cluster that stays away, whatever is left of it.
-    pub fn remove_kept() -> Result<()> {
-        Local::remove_kept()
+    /// Takes a cluster that stays away, whatever is left of it.
+    pub fn remove_kept(number: u8) -> Result<()> {
+        Local::remove_kept(number)
     }
 
     /// The cluster that KUBECONFIG names, reached by the `kubectl` on the path.

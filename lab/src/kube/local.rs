@@ -41,14 +41,14 @@ impl Local {
         Self::start_in(shape, Slot::claim, false)
     }
 
-    /// Starts the one that stays, or says that there is one.
-    pub(super) fn start_kept(shape: Shape) -> Result<Self> {
-        Self::start_in(shape, Slot::claim_kept, true)
+    /// Starts one that stays, or says that there is one of this number.
+    pub(super) fn start_kept(number: u8, shape: Shape) -> Result<Self> {
+        Self::start_in(shape, |all| Slot::claim_kept(number, all), true)
     }
 
-    /// The one that stays and was started earlier.
-    pub(super) fn kept() -> Result<Self> {
-        let plan = Plan::of_running(Slot::kept(), Binaries::locate()?)?;
+    /// One that stays and was started earlier.
+    pub(super) fn kept(number: u8) -> Result<Self> {
+        let plan = Plan::of_running(Slot::kept(number)?, Binaries::locate()?)?;
         let mut local = Self { plan, components: BTreeMap::new(), kept: true };
         for blueprint in local.blueprints()? {
             local.components.insert(blueprint.name.clone(), Component::of_running(&local.plan, &blueprint));
@@ -56,13 +56,14 @@ impl Local {
         Ok(local)
     }
 
-    /// Takes away the one that stays; nothing happens when there is none.
-    pub(super) fn remove_kept() -> Result<()> {
+    /// Takes away one that stays; nothing happens when there is none.
+    pub(super) fn remove_kept(number: u8) -> Result<()> {
+        let slot = Slot::kept(number)?;
         let _lock = Lock::take()?;
-        teardown::remove(&Slot::kept(), || {})
+        teardown::remove(&slot, || {})
     }
 
-    fn start_in(shape: Shape, claim: fn(&Lock) -> Result<Slot>, kept: bool) -> Result<Self> {
+    fn start_in(shape: Shape, claim: impl FnOnce(&Lock) -> Result<Slot>, kept: bool) -> Result<Self> {
         shape.check()?;
         let binaries = Binaries::locate()?;
         let slot = {

@@ -26,3 +26,4 @@ mod teardown;
 pub use cluster::Cluster;
 pub use kubectl::Kubectl;
 pub use plan::Shape;
+pub use slot::KEPT_CLUSTERS;

@@ -6,13 +6,14 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// Where clusters keep their state: short, since sockets live below it.
 const STATE: &str = "/var/lib/ringmail-kube";
 
-/// The cluster that stays when the program that started it ends.
-const KEPT: u8 = 0;
+/// How many clusters may stay when the program that started them ends: their numbers are below this one, those of the others
+/// are not. One is enough for most; two run what wants a cluster for itself beside the rest.
+pub const KEPT_CLUSTERS: u8 = 4;
 
 /// More clusters than this do not fit on a machine, and every number is one subnet.
 const HIGHEST: u8 = 200;
@@ -29,19 +30,19 @@ pub(super) struct Slot {
 impl Slot {
     /// Takes the first free number for this process.
     pub(super) fn claim(_all: &Lock) -> Result<Self> {
-        for number in KEPT + 1..=HIGHEST {
+        for number in KEPT_CLUSTERS..=HIGHEST {
             let slot = Self { number };
             if !slot.folder().exists() {
                 slot.occupy(&Owner::this_process()?)?;
                 return Ok(slot);
             }
         }
-        bail!("{HIGHEST} clusters run already, see {STATE}")
+        bail!("{} clusters run already, see {STATE}", HIGHEST - KEPT_CLUSTERS + 1)
     }
 
-    /// Takes the number of the kept cluster, which has to be free.
-    pub(super) fn claim_kept(_all: &Lock) -> Result<Self> {
-        let slot = Self::kept();
+    /// Takes the number of a kept cluster, which has to be free.
+    pub(super) fn claim_kept(number: u8, _all: &Lock) -> Result<Self> {
+        let slot = Self::kept(number)?;
         if slot.folder().exists() {
             bail!("a cluster is kept already in {}", slot.folder().display());
         }
@@ -49,12 +50,13 @@ impl Slot {
         Ok(slot)
     }
 
-    /// The kept cluster's number, whether there is one or not.
-    pub(super) fn kept() -> Self {
-        Self { number: KEPT }
+    /// A kept cluster's number, whether there is one or not.
+    pub(super) fn kept(number: u8) -> Result<Self> {
+        ensure!(number < KEPT_CLUSTERS, "cluster {number}: those that are kept are below {KEPT_CLUSTERS}");
+        Ok(Self { number })
     }
 
-    /// Those whose process has ended, the kept one never among them.
+    /// Those whose process has ended, those that are kept never among them.
     pub(super) fn orphans(_all: &Lock) -> Result<Vec<Self>> {
         let mut orphans = Vec::new();
         for entry in fs::read_dir(STATE).with_context(|| format!("list {STATE}"))? {
@@ -188,6 +190,13 @@ mod tests {
         for text in ["", "keep", "7", "7 x", "x 9"] {
             assert_eq!(Owner::parse(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_cluster_that_is_kept_has_a_number_that_no_other_is_given() {
+        assert_eq!(Slot::kept(KEPT_CLUSTERS - 1).unwrap().number(), KEPT_CLUSTERS - 1);
+        let error = Slot::kept(KEPT_CLUSTERS).unwrap_err().to_string();
+        assert_eq!(error, "cluster 4: those that are kept are below 4");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use ringmail_lab::ignite::{Progress, Verified};
 
-use super::{place::Place, stage::VERSION};
+use super::{grid::Grid, place::Place, stage::VERSION};
 
 /// The cache of a scenario.
 const CACHE: &str = "keys";
@@ -28,6 +28,14 @@ pub struct GridLoad<'a> {
 }
 
 impl<'a> GridLoad<'a> {
+    /// Starts a pod `client` that puts and gets on all nodes of a grid without a pause, with `keys` keys to find again.
+    pub fn on(place: &'a Place<'a>, grid: &Grid<'_>, nodes: usize, keys: u64) -> Result<Self> {
+        let client = Self::start(place, "client")?;
+        client.connect(&grid.addresses(nodes))?;
+        client.begin(keys)?;
+        Ok(client)
+    }
+
     /// Starts the pod.
     pub fn start(place: &'a Place<'a>, pod: &str) -> Result<Self> {
         place.apply(&format!(

@@ -1,7 +1,7 @@
 //! Scenarios on a real Kubernetes: the mesh from its own manifests, grids from theirs, and what `kubectl` says of both.
 //!
-//! `scripts/e2e-kube.sh` brings a cluster, loads the images and runs them. All share one mesh: a scenario that only uses
-//! it holds [`Stage::shared`], one that takes a part of it away holds [`Stage::alone`], and each has namespaces of its own.
+//! `scripts/e2e-kube.sh` brings a cluster, loads the images and runs them. All share one mesh and have namespaces
+//! of their own; what takes a part of the mesh away is in the module `alone`, and nothing runs on the same cluster beside it.
 
 pub mod grid;
 pub mod load;

@@ -16,6 +16,14 @@ pub const READY_WITHIN: Duration = Duration::from_secs(180);
 pub const STRICT: &str = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default}, \
                           spec: {mtls: {mode: STRICT}}}";
 
+/// A PeerAuthentication with a spec of its own.
+pub fn peer_authentication(namespace: &str, name: &str, spec: &str) -> String {
+    format!(
+        "{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, \
+         metadata: {{name: {name}, namespace: {namespace}}}, spec: {{{spec}}}}}"
+    )
+}
+
 /// A namespace, taken away at the end; what was in it is printed where the scenario failed.
 pub struct Place<'a> {
     stage: &'a Stage,

@@ -1,15 +1,9 @@
 //! The cluster with the mesh in it, one for all scenarios of a run.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-    sync::{OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::Duration,
-};
+use std::{fs, path::Path, process::Command, sync::OnceLock, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use ringmail_lab::kube::{Cluster, Kubectl};
+use ringmail_lab::kube::{Cluster, KEPT_CLUSTERS, Kubectl};
 
 /// The namespace of the mesh's own parts.
 pub const SYSTEM: &str = "ringmail-system";
@@ -35,7 +29,6 @@ const NOTHING: &str = "spec: {containers: [{name: main, image: none}]}";
 /// What all scenarios share.
 pub struct Stage {
     cluster: Cluster,
-    using: RwLock<()>,
 }
 
 /// The stage, set when it is first asked for.
@@ -52,7 +45,7 @@ pub fn stage() -> &'static Stage {
 
 impl Stage {
     fn set() -> Result<Self> {
-        let stage = Self { cluster: cluster()?, using: RwLock::new(()) };
+        let stage = Self { cluster: named()? };
         stage.install()?;
         Ok(stage)
     }
@@ -101,16 +94,6 @@ impl Stage {
         self.kubectl(&["set", "image", "-n", SYSTEM, &name, &image]).map(drop)
     }
 
-    /// For a scenario that uses the mesh as it is.
-    pub fn shared(&self) -> RwLockReadGuard<'_, ()> {
-        self.using.read().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// For a scenario that takes parts of the mesh or of the cluster away, and gives them back.
-    pub fn alone(&self) -> RwLockWriteGuard<'_, ()> {
-        self.using.write().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
     /// The cluster.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
@@ -151,15 +134,17 @@ impl Stage {
     }
 }
 
-/// The kept cluster of plain processes where KUBECONFIG names it, since more can be done to that one; else whose it is.
-fn cluster() -> Result<Cluster> {
+/// The kept cluster of plain processes that KUBECONFIG names, since more can be done to that one; else whose it is.
+///
+/// # Errors
+///
+/// Where it names none.
+pub fn named() -> Result<Cluster> {
     // A user who is not root has a copy of it.
     let named = std::env::var_os("KUBECONFIG").and_then(|file| fs::read(file).ok());
     let names = |kept: &Cluster| named.is_some() && named == fs::read(kept.client().kubeconfig()).ok();
-    match Cluster::kept() {
-        Ok(kept) if names(&kept) => Ok(kept),
-        Ok(_) | Err(_) => Cluster::from_kubeconfig(),
-    }
+    let kept = (0..KEPT_CLUSTERS).find_map(|number| Cluster::kept(number).ok().filter(names));
+    kept.map_or_else(Cluster::from_kubeconfig, Ok)
 }
 
 /// A folder of the manifests.

@@ -65,7 +65,6 @@ const ROWS: &[Row] = &[
 #[ignore = "needs a cluster"]
 fn control_and_the_ca_may_do_what_they_need_and_nothing_beside_it() {
     let stage = stage();
-    let _use = stage.shared();
     for (verb, resource, namespace, control, ca) in ROWS {
         for (who, may) in [(CONTROL, control), (CA, ca)] {
             assert_eq!(
@@ -81,7 +80,6 @@ fn control_and_the_ca_may_do_what_they_need_and_nothing_beside_it() {
 #[ignore = "needs a cluster"]
 fn a_pod_of_the_mesh_may_nothing_by_its_sidecar() {
     let stage = stage();
-    let _use = stage.shared();
     let place = Place::in_mesh(stage, "rights").unwrap();
     Toolbox::idle("member").start(&place).unwrap();
     let account = "system:serviceaccount:rights:default";
@@ -188,7 +186,6 @@ const BEYOND: &[&[&str]] = &[
 #[ignore = "needs a cluster"]
 fn the_role_that_the_page_documents_is_what_the_commands_need_and_nothing_beside_it() {
     let stage = stage();
-    let _use = stage.shared();
     let place = Place::in_mesh(stage, "rights-viewer").unwrap();
     place.apply(STRICT).unwrap();
     Toolbox::server("server").start(&place).unwrap();

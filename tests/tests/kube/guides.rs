@@ -13,7 +13,6 @@ const COUNTED_WITHIN: Duration = Duration::from_secs(20);
 #[ignore = "needs a cluster"]
 fn istios_guide_proves_mutual_tls_by_its_own_command() {
     let stage = stage();
-    let _use = stage.shared();
     let _namespace = THE_NAMESPACE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let place = Place::in_mesh(stage, "ignite").unwrap();
     Grid::start(&place, GridSettings::of(2)).unwrap();
@@ -54,7 +53,6 @@ fn istios_guide_proves_mutual_tls_by_its_own_command() {
 #[ignore = "needs a cluster"]
 fn linkerds_guide_finds_its_container_its_port_and_its_labels() {
     let stage = stage();
-    let _use = stage.shared();
     let _namespace = THE_NAMESPACE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let place = Place::new(stage, "ignite").unwrap();
     stage.shell("kubectl annotate namespace ignite linkerd.io/inject=enabled").unwrap();
@@ -110,7 +108,6 @@ fn linkerds_guide_finds_its_container_its_port_and_its_labels() {
 #[ignore = "needs a cluster"]
 fn the_distroless_image_carries_the_program_and_nothing_to_type_into() {
     let stage = stage();
-    let _use = stage.shared();
     let place = Place::in_mesh(stage, "distroless").unwrap();
     let distroless = "proxy.istio.io/config: 'image: {imageType: distroless}'";
     Toolbox::server("bare").annotations(distroless).begin(&place).unwrap();

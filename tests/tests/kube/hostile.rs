@@ -6,7 +6,6 @@ use ringmail_tests::kube::{Place, Toolbox, stage, stage::SYSTEM};
 #[ignore = "needs a cluster"]
 fn what_cannot_be_injected_is_refused_with_its_reason() {
     let stage = stage();
-    let _use = stage.shared();
     let place = Place::in_mesh(stage, "refusals").unwrap();
     let second =
         "initContainers: [{name: istio-proxy, image: docker.io/istio/proxyv2:1.24.0, restartPolicy: Always}]";
@@ -26,7 +25,6 @@ fn what_cannot_be_injected_is_refused_with_its_reason() {
 #[ignore = "needs a cluster"]
 fn crafted_annotations_do_not_reach_the_rules_or_the_sidecars_settings() {
     let stage = stage();
-    let _use = stage.shared();
     let place = Place::in_mesh(stage, "crafted").unwrap();
     let huge = "x".repeat(200 << 10);
     let rows = [
@@ -73,7 +71,6 @@ fn crafted_annotations_do_not_reach_the_rules_or_the_sidecars_settings() {
 #[ignore = "needs a cluster"]
 fn a_pod_that_shares_its_processes_and_one_with_a_debugger_are_in_the_mesh_like_any_other() {
     let stage = stage();
-    let _use = stage.shared();
     let place = Place::in_mesh(stage, "strange").unwrap();
     Toolbox::server("server").begin(&place).unwrap();
     Toolbox::idle("shares").spec("shareProcessNamespace: true").begin(&place).unwrap();

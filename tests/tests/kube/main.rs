@@ -6,10 +6,8 @@
 
 mod access;
 mod addresses;
-mod faults;
+mod alone;
 mod guides;
 mod hostile;
-mod outages;
 mod policies;
 mod ring;
-mod versions;

@@ -17,7 +17,6 @@ const CLIENT_COMES_WITHIN: Duration = Duration::from_secs(60);
 #[ignore = "needs a cluster"]
 fn two_then_three_nodes_form_a_ring_that_serves_the_mesh_alone_once_it_is_strict() {
     let stage = stage();
-    let _use = stage.shared();
     let place = Place::in_mesh(stage, "grid").unwrap();
     let [members, strangers] =
         ["grid-members", "grid-strangers"].map(|name| Place::new(stage, name).unwrap());
@@ -75,12 +74,9 @@ fn two_then_three_nodes_form_a_ring_that_serves_the_mesh_alone_once_it_is_strict
 #[ignore = "needs a cluster"]
 fn a_live_plain_ring_moves_in_pod_by_pod_stays_mixed_and_moves_out_again() {
     let stage = stage();
-    let _use = stage.shared();
     let place = Place::new(stage, "moving").unwrap();
     let grid = Grid::start(&place, GridSettings::of(3)).unwrap();
-    let client = GridLoad::start(&place, "client").unwrap();
-    client.connect(&grid.addresses(3)).unwrap();
-    client.begin(KEYS).unwrap();
+    let client = GridLoad::on(&place, &grid, 3, KEYS).unwrap();
 
     place.label("istio-injection=enabled").unwrap();
     for (node, meshed) in [(2, 1), (1, 2), (0, 3)] {
@@ -123,7 +119,6 @@ fn sidecars(place: &Place, grid: &Grid) -> usize {
 #[ignore = "needs a cluster"]
 fn every_port_of_a_strict_namespace_is_open_to_the_mesh_and_closed_to_everybody_else() {
     let stage = stage();
-    let _use = stage.shared();
     let place = Place::in_mesh(stage, "ports").unwrap();
     let strangers = Place::new(stage, "ports-strangers").unwrap();
     place.apply(STRICT).unwrap();
@@ -141,4 +136,22 @@ fn every_port_of_a_strict_namespace_is_open_to_the_mesh_and_closed_to_everybody_
         assert_eq!(toolbox::dial(&strangers, "stranger", &server, port).unwrap(), None, "{port}");
     }
     assert_eq!(metrics::ended(&place, "server", "plaintext_refused").unwrap(), 5.0);
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn pods_that_are_deleted_and_a_rolling_restart_lose_no_key_and_fail_no_node() {
+    let stage = stage();
+    let place = Place::in_mesh(stage, "rolling").unwrap();
+    let grid = Grid::start(&place, GridSettings::of(3)).unwrap();
+    let client = GridLoad::on(&place, &grid, 3, KEYS).unwrap();
+    grid.replace(1, 3).unwrap();
+    let (left, failed) = grid.departures().unwrap();
+    assert!(failed == 0 && left >= 2, "{left} saw it leave, {failed} fail");
+    grid.roll(3).unwrap();
+    grid.assert_whole(3).unwrap();
+    let progress = client.finish(KEYS).unwrap();
+    assert_eq!((progress.errors, progress.stale), (0, 0), "{progress:?}");
+    let (left, failed) = grid.departures().unwrap();
+    assert!(failed == 0 && left > 0, "{left} saw a node leave, {failed} fail");
 }

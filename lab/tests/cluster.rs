@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ringmail_lab::kube::{Cluster, Shape, images};
+use ringmail_lab::kube::{Cluster, KEPT_CLUSTERS, Shape, images};
 
 /// From nothing to a node that is ready, on a machine with two cores that does nothing else.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -37,15 +37,21 @@ fn traces() -> Vec<PathBuf> {
         for entry in std::fs::read_dir(folder).into_iter().flatten() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             let Some(rest) = name.strip_prefix(prefix) else { continue };
-            if rest.starts_with(|first: char| first.is_ascii_digit()) && !rest.starts_with('0') {
+            if number(rest).is_some_and(|number| number >= KEPT_CLUSTERS) {
                 found.push(Path::new(folder).join(name));
             }
         }
     }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let ours = mounts.lines().filter(|line| line.contains("/var/lib/ringmail-kube/"));
-    found.extend(ours.filter(|line| !line.contains("/ringmail-kube/0/")).map(PathBuf::from));
+    let kept = |line: &&str| (0..KEPT_CLUSTERS).any(|kept| line.contains(&format!("/ringmail-kube/{kept}/")));
+    found.extend(ours.filter(|line| !kept(line)).map(PathBuf::from));
     found
+}
+
+/// The cluster's number that a name begins with.
+fn number(name: &str) -> Option<u8> {
+    name.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
 }
 
 fn toolbox() -> PathBuf {

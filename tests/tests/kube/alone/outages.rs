@@ -1,4 +1,4 @@
-//! Parts of the mesh go away while it is in use, and come back. Each scenario has the mesh for itself.
+//! Parts of the mesh go away while it is in use, and come back.
 
 use std::{
     thread::{scope, sleep},
@@ -32,7 +32,6 @@ fn killing_time() -> Duration {
 #[ignore = "needs a cluster"]
 fn an_application_starts_only_when_its_sidecar_is_ready() {
     let stage = stage();
-    let _use = stage.shared();
     let place = Place::in_mesh(stage, "order").unwrap();
     Toolbox::server("server").start(&place).unwrap();
     // What an application meets that dials with its very first breath.
@@ -49,7 +48,6 @@ fn an_application_starts_only_when_its_sidecar_is_ready() {
 #[ignore = "needs a cluster"]
 fn without_the_webhook_labelled_pods_wait_and_others_start() {
     let stage = stage();
-    let _use = stage.alone();
     let place = Place::in_mesh(stage, "unhooked").unwrap();
     let others = Place::new(stage, "unhooked-others").unwrap();
     let _back = without(stage, "ringmail-control");
@@ -74,7 +72,6 @@ fn without_the_webhook_labelled_pods_wait_and_others_start() {
 #[ignore = "needs a cluster"]
 fn without_the_ca_new_pods_wait_and_say_so_and_old_ones_work_on() {
     let stage = stage();
-    let _use = stage.alone();
     let place = Place::in_mesh(stage, "uncertified").unwrap();
     Toolbox::server("server").begin(&place).unwrap();
     Toolbox::idle("member").start(&place).unwrap();
@@ -106,12 +103,9 @@ fn without_the_ca_new_pods_wait_and_say_so_and_old_ones_work_on() {
 #[ignore = "needs a cluster"]
 fn while_control_is_killed_at_random_no_connection_drops_and_none_is_plaintext() {
     let stage = stage();
-    let _use = stage.alone();
     let place = Place::in_mesh(stage, "killing").unwrap();
     let grid = Grid::start(&place, GridSettings::of(2)).unwrap();
-    let client = GridLoad::start(&place, "client").unwrap();
-    client.connect(&grid.addresses(2)).unwrap();
-    client.begin(KEYS).unwrap();
+    let client = GridLoad::on(&place, &grid, 2, KEYS).unwrap();
     Toolbox::echo("echo").begin(&place).unwrap();
     Toolbox::idle("member").start(&place).unwrap();
     place.ready("echo").unwrap();
@@ -166,7 +160,6 @@ fn while_control_is_killed_at_random_no_connection_drops_and_none_is_plaintext()
 #[ignore = "needs a cluster"]
 fn one_command_takes_a_namespace_to_plaintext_and_back_and_no_pod_restarts() {
     let stage = stage();
-    let _use = stage.alone();
     let place = Place::in_mesh(stage, "emergency").unwrap();
     let strangers = Place::new(stage, "emergency-strangers").unwrap();
     place.apply(STRICT).unwrap();
@@ -204,12 +197,9 @@ fn one_command_takes_a_namespace_to_plaintext_and_back_and_no_pod_restarts() {
 #[ignore = "needs a cluster"]
 fn the_mesh_is_uninstalled_and_installed_again_under_a_running_ring() {
     let stage = stage();
-    let _use = stage.alone();
     let place = Place::in_mesh(stage, "uninstalled").unwrap();
     let grid = Grid::start(&place, GridSettings::of(2)).unwrap();
-    let client = GridLoad::start(&place, "client").unwrap();
-    client.connect(&grid.addresses(2)).unwrap();
-    client.begin(KEYS).unwrap();
+    let client = GridLoad::on(&place, &grid, 2, KEYS).unwrap();
     let before = grid.assert_whole(2).unwrap();
     let secret = ["get", "secret", "-n", SYSTEM, "ringmail-ca-root", "-o", "yaml"];
     let root = stage.kubectl(&secret).unwrap();

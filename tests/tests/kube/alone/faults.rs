@@ -1,8 +1,7 @@
-//! What happens to pods and nodes of a cluster happens to a grid under load, and it loses nothing.
+//! What a sidecar or a node does not survive, a grid under load does.
 
 use std::time::{Duration, Instant};
 
-use ringmail_lab::kube::Cluster;
 use ringmail_tests::kube::{Grid, GridLoad, GridSettings, Place, metrics::ISTIO_PROXY, process, stage};
 
 const KEYS: u64 = 2_000;
@@ -12,35 +11,14 @@ const HELD_UP_AT_MOST: Duration = Duration::from_secs(10);
 
 const ABORTS: usize = 10;
 
-#[test]
-#[ignore = "needs a cluster"]
-fn pods_that_are_deleted_and_a_rolling_restart_lose_no_key_and_fail_no_node() {
-    let stage = stage();
-    let _use = stage.shared();
-    let place = Place::in_mesh(stage, "rolling").unwrap();
-    let grid = Grid::start(&place, GridSettings::of(3)).unwrap();
-    let client = under_load(&place, &grid);
-    grid.replace(1, 3).unwrap();
-    let (left, failed) = grid.departures().unwrap();
-    assert!(failed == 0 && left >= 2, "{left} saw it leave, {failed} fail");
-    grid.roll(3).unwrap();
-    grid.assert_whole(3).unwrap();
-    let progress = client.finish(KEYS).unwrap();
-    assert_eq!((progress.errors, progress.stale), (0, 0), "{progress:?}");
-    let (left, failed) = grid.departures().unwrap();
-    assert!(failed == 0 && left > 0, "{left} saw a node leave, {failed} fail");
-}
-
-/// One grid for all three: none may leave a trace in it. With the cluster for itself, because ten aborts in a row are ten only
-/// where nothing else holds the machine up.
+/// One grid for all three: none may leave a trace in it.
 #[test]
 #[ignore = "needs a cluster"]
 fn a_sidecar_that_dies_ten_aborts_and_a_node_whose_kubelet_restarts_leave_the_ring_as_it_is() {
     let stage = stage();
-    let _use = stage.alone();
     let place = Place::in_mesh(stage, "crashing").unwrap();
     let grid = Grid::start(&place, GridSettings::of(3)).unwrap();
-    let client = under_load(&place, &grid);
+    let client = GridLoad::on(&place, &grid, 3, KEYS).unwrap();
     let before = grid.assert_whole(3).unwrap();
 
     abort_in_a_row(&place);
@@ -55,7 +33,7 @@ fn a_sidecar_that_dies_ten_aborts_and_a_node_whose_kubelet_restarts_leave_the_ri
 
     let node = place.field("pod/ignite-0", "{.spec.nodeName}").unwrap();
     let number = node.trim_start_matches(|letter: char| !letter.is_ascii_digit()).parse().unwrap();
-    Cluster::kept().unwrap().restart_node(number).unwrap();
+    stage::named().unwrap().restart_node(number).unwrap();
     grid.wait_whole(3).unwrap();
     assert_eq!(grid.assert_whole(3).unwrap(), before, "a restarted kubelet has changed the ring");
 
@@ -80,12 +58,4 @@ fn abort_in_a_row(place: &Place) {
 fn restarts(place: &Place) -> String {
     let path = format!("{{.status.initContainerStatuses[?(@.name=='{ISTIO_PROXY}')].restartCount}}");
     place.field("pod/ignite-1", &path).unwrap()
-}
-
-/// A client in the mesh that puts and gets without a pause.
-fn under_load<'a>(place: &'a Place<'a>, grid: &Grid) -> GridLoad<'a> {
-    let client = GridLoad::start(place, "client").unwrap();
-    client.connect(&grid.addresses(3)).unwrap();
-    client.begin(KEYS).unwrap();
-    client
 }

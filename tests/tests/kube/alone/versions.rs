@@ -37,7 +37,6 @@ const DENY: &str = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy
 #[ignore = "needs a cluster"]
 fn control_ca_and_proxies_of_two_versions_go_together_in_either_order() {
     let stage = stage();
-    let _use = stage.alone();
     let place = Place::in_mesh(stage, "versions").unwrap();
     let strangers = Place::new(stage, "versions-strangers").unwrap();
     let _restored = Restored(stage);
