@@ -1,7 +1,5 @@
 //! What scenarios measure with, measured itself: an instrument that cannot tell right from wrong proves nothing.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails fails its scenario")]
-
 use std::net::{TcpListener, TcpStream};
 
 use ringmail_tests::{
