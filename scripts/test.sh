@@ -151,10 +151,14 @@ if [[ $(id -u) -ne 0 ]]; then
     export "CARGO_TARGET_${host}_RUNNER=sudo -E -H env PATH=$PATH"
 fi
 
-# The first time on a machine, the parts of a cluster take ten minutes to build. They use what the compiler leaves of the machine,
-# and are waited for before anything is measured; what failed of it fails again, and is seen, where it is used.
+# The first time on a machine, the parts of a cluster take ten minutes to build, and what its images stand on some more. They use
+# what the compiler leaves of the machine, and are waited for before anything is measured; what failed of it fails again, and is
+# seen, where it is used.
 build_cluster_meanwhile() {
-    [[ -n ${KUBECONFIG:-} ]] || nice -n 19 scripts/kube-binaries.sh &>/dev/null &
+    [[ -z ${KUBECONFIG:-} ]] || return 0
+    ! docker info &>/dev/null || return 0
+    nice -n 19 bash -c 'scripts/kube-binaries.sh; for base; do scripts/base-image.sh "$base"; done' - \
+        debian distroless java toolbox &>/dev/null &
 }
 
 case $SUITE in
