@@ -155,10 +155,12 @@ fi
 # what the compiler leaves of the machine, and are waited for before anything is measured; what failed of it fails again, and is
 # seen, where it is used.
 build_cluster_meanwhile() {
-    [[ -z ${KUBECONFIG:-} ]] || return 0
-    ! docker info &>/dev/null || return 0
-    nice -n 19 bash -c 'scripts/kube-binaries.sh; for base; do scripts/base-image.sh "$base"; done' - \
-        debian distroless java toolbox &>/dev/null &
+    local bases=(debian distroless java toolbox)
+    ! docker info &>/dev/null || bases=()
+    if [[ -n ${KUBECONFIG:-} ]] || { ((${#bases[@]} == 0)) && command -v kind >/dev/null; }; then
+        return
+    fi
+    nice -n 19 bash -c 'scripts/kube-binaries.sh; for base; do scripts/base-image.sh "$base"; done' - "${bases[@]}" &>/dev/null &
 }
 
 case $SUITE in
