@@ -114,7 +114,12 @@ fn a_sidecar_that_is_back_before_its_node_gives_up_the_ring_costs_that_node_whic
             wait_until(AWAY_LONG, "the others have failed n2", || Ok(is_failed(&mut world)?.then_some(())))
                 .unwrap();
             come_back(&mut world, away);
-            world.ring().node_mut("n2").unwrap().wait_exit(Duration::from_secs(60)).unwrap();
+            if let Err(error) = world.ring().node_mut("n2").unwrap().wait_exit(Duration::from_secs(60)) {
+                let view = world.ring().node("n2").unwrap().view();
+                let ready =
+                    world.sidecars["n2"].readiness(world.pod("n2").unwrap()).map(|answer| answer.body);
+                panic!("{version}, {away:?}: n2 sees {view:?}, its sidecar says {ready:?}: {error:#}");
+            }
             assert!(
                 world.ring().node("n2").unwrap().is_segmented(),
                 "{version}, {away:?}: n2 was not segmented"
