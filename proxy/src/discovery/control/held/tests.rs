@@ -1,14 +1,16 @@
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 
 use ringmail_policy::{Mode, Route};
 use ringmail_xds::{
-    address_bytes, address_name,
+    address_bytes, address_name, address_of,
     ringmail::{ModeDecision, Origin, Versioned},
     security::{Action, Clause, Match, Rule},
-    workload::{NetworkAddress, Port, PortList, TunnelProtocol, Workload, WorkloadStatus},
+    workload::{
+        self, NetworkAddress, Port, PortList, TunnelProtocol, Workload, WorkloadStatus, address::Type,
+    },
 };
 
-use super::*;
+use super::{fault::Incomplete, *};
 
 const OWN: &str = "10.0.0.1";
 const PEER: &str = "10.0.0.2";
