@@ -4,8 +4,10 @@
 //! and signals share its runtime, so that nothing of them delays a byte. The workers have threads of
 //! their own.
 
+mod ending;
+mod error;
+
 use std::{
-    borrow::Cow,
     fs, io,
     os::{fd::AsFd, unix::net::UnixStream},
     path::{Path, PathBuf},
@@ -15,34 +17,35 @@ use std::{
 
 use nix::{
     sys::{prctl, signal::Signal},
-    unistd::{Pid, getppid},
+    unistd::getppid,
 };
-use ringmail_identity::IdError;
 use tokio::{
     runtime::{Builder, Runtime},
-    signal::unix::{Signal as SignalStream, SignalKind, signal},
     sync::watch,
     task::JoinSet,
     time::timeout,
 };
 use tracing::{info, warn};
 
+pub use self::error::DataPlaneError;
+use self::{
+    ending::{Ending, end},
+    error::system,
+};
 use crate::{
     access_log::AccessLog,
     admin::{self, AdminListeners},
     config::{Config, ConfigError, Loaded, SETTINGS, Sources, System},
     credentials::{self, KeepBytes, Keeper, KeptBytes},
     discovery::{self, Discovery, config_watch::ConfigWatch},
-    drain::{Drained, drain},
     fence::Fence,
     listen::Sockets,
     parent::{
-        HandoverError, ending_signals,
+        ending_signals,
         handover::{Left, leave, take_over},
     },
-    reason::Reason,
     snapshot::Snapshots,
-    telemetry::{self, Telemetry, TelemetryError},
+    telemetry::{self, Telemetry},
     tls::CredentialsRx,
     worker::{Wiring, Workers},
 };
@@ -51,59 +54,10 @@ use crate::{
 /// both are there within milliseconds, and a connection taken before them would be refused; a proxy that
 /// has to wait for its CA must meanwhile pass on what leaves the mesh.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// How long the end of connections may take that were cut by a second signal, so that each has its record.
-const LAST_RECORDS: Duration = Duration::from_millis(200);
 /// How long stdout may take for the last lines of the access log.
 const FLUSH_WAIT: Duration = Duration::from_secs(1);
 /// A parent that does not take the credentials is gone or stuck; renewal does not wait for it.
 const KEEP_WAIT: Duration = Duration::from_secs(1);
-
-/// Why the data plane did not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum DataPlaneError {
-    /// The admin endpoints cannot be served.
-    #[error(transparent)]
-    Admin(#[from] admin::ServeError),
-    /// The settings are at fault.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The configuration file cannot be read.
-    #[error("{path}: {cause}", path = path.display())]
-    ConfigFile {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        cause: io::Error,
-    },
-    /// A part that runs for ever ended.
-    #[error("{0} ended")]
-    Ended(Cow<'static, str>),
-    /// The parent's handover failed.
-    #[error(transparent)]
-    Handover(#[from] HandoverError),
-    /// The settings name no identity.
-    #[error(transparent)]
-    Identity(#[from] IdError),
-    /// The parent died before the data plane could tell.
-    #[error("the parent process {expected} is gone: process {got} is in its place")]
-    Orphan {
-        /// Who said it was the parent.
-        expected: i32,
-        /// Who is.
-        got: Pid,
-    },
-    /// The system refused something.
-    #[error("{what}: {cause}")]
-    System {
-        /// What was asked for.
-        what: &'static str,
-        /// What it said.
-        cause: io::Error,
-    },
-    /// The log cannot be set up.
-    #[error(transparent)]
-    Telemetry(#[from] TelemetryError),
-}
 
 /// Everything a data plane begins with.
 pub struct DataPlane {
@@ -149,21 +103,6 @@ fn settings_of(file: Option<&Path>, text: &str) -> Result<Loaded, ConfigError> {
         .collect();
     let file = file.unwrap_or(Path::new("no file"));
     Config::from_sources(&Sources { file, text, environment: &environment, system: &System::read() })
-}
-
-impl DataPlaneError {
-    /// What the process exits with: the settings' faults have a code of their own.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Config(_) | Self::ConfigFile { .. } | Self::Identity(_) => ConfigError::EXIT_CODE,
-            Self::Admin(_)
-            | Self::Ended(_)
-            | Self::Handover(_)
-            | Self::Orphan { .. }
-            | Self::System { .. }
-            | Self::Telemetry(_) => 1,
-        }
-    }
 }
 
 impl DataPlane {
@@ -345,22 +284,6 @@ fn run_alone<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
     done
 }
 
-async fn end(workers: &Arc<Workers>, config: &Config, ending: &mut Ending) {
-    let (open, deadline) = (workers.open_connections(), config.drain_timeout);
-    info!(open, ?deadline, "draining: connections are served until none is left");
-    let drained = drain(workers, deadline, ending.heard()).await;
-    match drained {
-        Drained::Quiet => info!("drained: no connection is left"),
-        Drained::Deadline { left } => warn!(left, "drain deadline: the connections left were ended"),
-        Drained::Now => {
-            let left = workers.open_connections();
-            workers.end_all(Reason::Drained);
-            tokio::time::sleep(LAST_RECORDS).await;
-            warn!(left, "told twice to end: the connections left were ended");
-        }
-    }
-}
-
 async fn ends(part: &'static str, run: impl Future<Output = ()>) -> Result<(), DataPlaneError> {
     run.await;
     Err(DataPlaneError::Ended(part.into()))
@@ -395,33 +318,6 @@ fn hot_settings(telemetry: Telemetry, access_log: AccessLog) -> Box<dyn Fn(&Conf
         }
         access_log.set_format(config.access_log);
     })
-}
-
-/// The signals that end the proxy.
-struct Ending {
-    terminate: SignalStream,
-    interrupt: SignalStream,
-}
-
-impl Ending {
-    fn listen() -> Result<Self, DataPlaneError> {
-        let listen = |kind| signal(kind).map_err(system("signals"));
-        let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-        // One that came before this is still pending, and is heard now.
-        ending_signals().thread_unblock().map_err(system("signals"))?;
-        Ok(Self { terminate, interrupt })
-    }
-
-    async fn heard(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> DataPlaneError {
-    move |error| DataPlaneError::System { what, cause: error.into() }
 }
 
 #[cfg(test)]
