@@ -2,7 +2,7 @@
 //!
 //! A [`Record`] is opened at accept, learns what the story finds out, and is closed with a
 //! [`Reason`]. Closing writes the access log line and folds the counts into the worker's
-//! [`Ledger`](crate::ledger::Ledger); a record that is dropped unclosed closes itself as
+//! [`Ledger`]; a record that is dropped unclosed closes itself as
 //! [`Reason::Aborted`], so nothing can end in silence.
 
 use std::{
