@@ -30,6 +30,13 @@ policies() {
     k get peerauthentications.security.istio.io -o jsonpath='{range .items[*]}{.metadata.name}{"\t"}{.spec}{"\n"}{end}'
 }
 
+is_saved() {
+    local found
+    # Not in a pipe: what kubectl cannot find out must not count as a no. `if` switches `set -e` off in here.
+    found=$(k get configmap "$SAVED" --ignore-not-found -o name) || exit 1
+    [[ -n $found ]]
+}
+
 saved() {
     k get configmap "$SAVED" -o jsonpath='{.data.policies}'
 }
@@ -41,7 +48,7 @@ set_mode() {
 plaintext() {
     local before name spec
     # A second time, say after the first was cut off, what was saved is still what was before.
-    if k get configmap "$SAVED" --ignore-not-found -o name | grep -q .; then
+    if is_saved; then
         before=$(saved)
     else
         before=$(policies)
@@ -70,6 +77,13 @@ END
 
 back() {
     local before name spec
+    if ! is_saved; then
+        say "$namespace is not in plaintext by this script: it has no ConfigMap $SAVED, so there is nothing to go back to"
+        if k get authorizationpolicies.security.istio.io emergency-plaintext --ignore-not-found -o name | grep -q .; then
+            say "its AuthorizationPolicy emergency-plaintext was applied by hand; the way back from that: docs/emergency.md"
+        fi
+        exit 1
+    fi
     before=$(saved)
     # Mutual TLS for what is new, while plaintext that is open may go on.
     while IFS=$'\t' read -r name spec; do
