@@ -294,9 +294,12 @@ impl Reader<'_> {
         Some(match *place {
             "ca-dir" => KeyPlace::Mounted(text.into()),
             "ca-secret" => KeyPlace::Secret(text),
-            "root-secret" => {
-                KeyPlace::RootSecret(RootSecretSettings { name: text, first_root, bootstrap_new_root })
-            }
+            "root-secret" => KeyPlace::RootSecret(RootSecretSettings {
+                name: text,
+                first_root,
+                bootstrap_new_root,
+                distributed: self.switch("distribute-bundle")?,
+            }),
             _ => KeyPlace::SelfSigned(StateFolder { path: text.into(), first_root, bootstrap_new_root }),
         })
     }

@@ -2,14 +2,16 @@
 //!
 //! What shows that there was a root is the bundle's ConfigMap in the own namespace: it is written before
 //! the first certificate is issued and outlives the Secret. A Secret that is gone while the ConfigMap is
-//! there, and one whose roots have nothing in common with it, are a lost and a replaced root.
+//! there, and one whose roots have nothing in common with it, are a lost and a replaced root. Where the own
+//! namespace went with both, the ConfigMaps of the others are left: under another root, the sidecars that
+//! mount them would refuse each other one after the other, as the news reaches them.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::{ListParams, ObjectMeta, PostParams};
 use ringmail_identity::TrustDomain;
 use rustls_pki_types::CertificateDer;
 
@@ -22,6 +24,10 @@ use crate::authority::{certificate_pem, certificates, unique};
 const TLS_SECRET: &str = "kubernetes.io/tls";
 /// Rounds of read and write; each lost one means that somebody else was faster.
 const ROUNDS: usize = 10;
+/// Namespaces that a message names: an operator knows the mesh by a few of them.
+const NAMED: usize = 3;
+/// One page is enough to know that there are any.
+const PAGE: u32 = 100;
 
 /// The Secret of the self-signed root.
 #[derive(Clone, Debug)]
@@ -32,6 +38,8 @@ pub struct RootSecretSettings {
     pub first_root: FirstRoot,
     /// Allows a new root in the place of one that is lost or damaged.
     pub bootstrap_new_root: bool,
+    /// Whether the bundle goes to other namespaces, so that what is there shows that there was a root.
+    pub distributed: bool,
 }
 
 /// Why the Secret does not yield a root.
@@ -60,6 +68,16 @@ pub enum OpenError {
         secret: String,
         /// What is wrong.
         error: String,
+    },
+    /// An earlier mesh has left its bundle to those who may still use it.
+    #[error(
+        "{secret} is not there, but ConfigMap {BUNDLE_CONFIG_MAP} in {namespaces} shows the root of an earlier mesh, which sidecars that still run trust: restore it; or, once no pod has a sidecar any more, kubectl delete configmap -A --field-selector metadata.name={BUNDLE_CONFIG_MAP}"
+    )]
+    Inherited {
+        /// The Secret.
+        secret: String,
+        /// Where, some of them.
+        namespaces: String,
     },
     /// There was a root once.
     #[error(
@@ -95,7 +113,7 @@ impl OpenError {
     pub(crate) fn passing(&self) -> Option<String> {
         match self {
             Self::Api { fault, .. } if fault.may_pass() => Some(self.to_string()),
-            Self::Awaited { .. } => Some(self.to_string()),
+            Self::Awaited { .. } | Self::Inherited { .. } => Some(self.to_string()),
             Self::Api { .. } | Self::Damaged { .. } | Self::Lost { .. } | Self::Missing { .. } => None,
             Self::Replaced { .. } | Self::Signing(_) => None,
         }
@@ -157,7 +175,10 @@ impl Opening<'_> {
         let mark = self.mark().await.map_err(asked("the bundle's configmap cannot be read"))?;
         let content = match (held, &mark) {
             (Some(secret), mark) => self.keep(secret, mark.as_deref()).await?,
-            (None, None) => self.first(&[]).await?,
+            (None, None) => {
+                self.inherits_nothing().await?;
+                self.first(&[]).await?
+            }
             (None, Some(old)) if self.settings.bootstrap_new_root => {
                 tracing::warn!(secret = self.secret, "the root is gone: making a new one");
                 self.first(old).await?
@@ -177,10 +198,36 @@ impl Opening<'_> {
     async fn mark(&self) -> Result<Option<Vec<CertificateDer<'static>>>, ApiFault> {
         let maps = Api::<ConfigMap>::namespaced(self.cluster.client.clone(), &self.cluster.namespace);
         let map = found(bounded(maps.get(BUNDLE_CONFIG_MAP)).await)?;
-        Ok(map.map(|map| {
-            let pem = map.data.and_then(|mut data| data.remove(BUNDLE_KEY)).unwrap_or_default();
-            certificates(pem.as_bytes()).unwrap_or_default()
-        }))
+        Ok(map.as_ref().map(roots))
+    }
+
+    /// Whether a first root is one: nobody in another namespace trusts an earlier one.
+    async fn inherits_nothing(&self) -> Result<(), OpenError> {
+        if !self.settings.distributed || self.settings.bootstrap_new_root {
+            return Ok(());
+        }
+        let asked = |what| move |fault| OpenError::Api { what, fault };
+        let maps = Api::<ConfigMap>::all(self.cluster.client.clone());
+        let named = ListParams::default().fields(&format!("metadata.name={BUNDLE_CONFIG_MAP}")).limit(PAGE);
+        let maps =
+            bounded(maps.list(&named)).await.map_err(asked("the bundle's configmaps cannot be listed"))?;
+        let left: Vec<_> = maps.items.iter().filter(|map| !roots(map).is_empty()).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        // Another replica may have been faster with all of it.
+        if found(bounded(self.secrets.get(&self.settings.name)).await)
+            .map_err(asked("the root's secret cannot be read"))?
+            .is_some()
+        {
+            return Err(OpenError::Api { what: "the root's secret", fault: ApiFault::AlreadyExists });
+        }
+        let names = left.iter().filter_map(|map| map.metadata.namespace.as_deref());
+        let mut namespaces = names.take(NAMED).collect::<Vec<_>>().join(", ");
+        if left.len() > NAMED {
+            namespaces.push_str(" and others");
+        }
+        Err(OpenError::Inherited { secret: self.secret.clone(), namespaces })
     }
 
     fn read(&self, content: &Content) -> Result<RootSecret, OpenError> {
@@ -260,6 +307,12 @@ impl Opening<'_> {
             .map_err(|fault| OpenError::Api { what: "the root's secret cannot be written", fault })?;
         Ok(content)
     }
+}
+
+/// The roots of a ConfigMap, as far as it can be read.
+fn roots(map: &ConfigMap) -> Vec<CertificateDer<'static>> {
+    let pem = map.data.as_ref().and_then(|data| data.get(BUNDLE_KEY)).map_or("", String::as_str);
+    certificates(pem.as_bytes()).unwrap_or_default()
 }
 
 /// Whether a bundle can take the place of another without cutting everybody off.

@@ -19,12 +19,25 @@ fn secret() -> Key {
 }
 
 fn mark() -> Key {
-    key("configmaps", "ringmail-system", "ringmail-ca-root-cert")
+    map("ringmail-system")
+}
+
+fn map(namespace: &str) -> Key {
+    key("configmaps", namespace, "ringmail-ca-root-cert")
 }
 
 fn base64(text: &str) -> Value {
     use base64::Engine;
     json!(base64::engine::general_purpose::STANDARD.encode(text))
+}
+
+/// Ends with the test, also with one that fails.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
 }
 
 /// What a CA said that did not start.
@@ -84,6 +97,45 @@ fn a_lost_a_replaced_and_a_missing_root_are_refused_until_the_operator_says_so()
 }
 
 #[test]
+fn a_first_root_waits_while_others_trust_that_of_an_earlier_mesh_and_a_restored_one_is_taken() {
+    let server = FakeApiServer::start(&["ringmail-system", "ignite", "other"]);
+    let flags = [&FLAGS[..], &["--distribute-bundle"]].concat();
+    let ca = Ca::on(&server, &flags);
+    let first = ca.bundle();
+    let (left, root) = (map("ignite"), server.get(&secret()).unwrap());
+    eventually("the others have the bundle", || {
+        [&left, &map("other")].iter().all(|map| server.get(map).is_some())
+    });
+    drop(ca);
+    for gone in [secret(), mark(), map("other")] {
+        server.delete(&gone);
+    }
+
+    let folder = folder();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = kube_command(folder.path(), &server.kubeconfig(folder.path()), &free.to_string());
+    let waiting = Killed(command.args(&flags).spawn().unwrap());
+    eventually("it says what it waits for", || {
+        let page = page(free, "/healthz/ready").unwrap_or_default();
+        page.contains("ConfigMap ringmail-ca-root-cert in ignite shows the root of an earlier mesh")
+            && page.contains("kubectl delete configmap -A --field-selector")
+    });
+    assert_eq!(server.get(&secret()), None, "no root was made");
+    assert_eq!(server.get(&mark()), None, "nobody was told of one");
+    server.put(&secret(), root);
+    eventually("it goes on with the restored one", || server.get(&mark()).is_some());
+    let held = data(&server.get(&mark()).unwrap())["root-cert.pem"].clone();
+    assert_eq!(held, data(&server.get(&left).unwrap())["root-cert.pem"]);
+    drop(waiting);
+
+    for gone in [secret(), mark()] {
+        server.delete(&gone);
+    }
+    let new = [&flags[..], &["--bootstrap-new-root"]].concat();
+    assert_ne!(Ca::on(&server, &new).bundle().roots()[0].der, first.roots()[0].der, "the operator said so");
+}
+
+#[test]
 fn damaged_content_is_refused_with_its_reason_and_kept_when_a_new_root_is_made() {
     let server = server();
     let first = Ca::on(&server, &FLAGS).bundle();
@@ -117,7 +169,7 @@ fn a_start_without_api_server_waits_and_says_so() {
     let folder = folder();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = kube_command(folder.path(), &server.kubeconfig(folder.path()), &free.to_string());
-    let mut child = command.args(FLAGS).spawn().unwrap();
+    let _child = Killed(command.args(FLAGS).spawn().unwrap());
     let ready = |address: SocketAddr| page(address, "/healthz/ready").unwrap_or_default();
     eventually("not ready, and why", || {
         let page = ready(free);
@@ -130,8 +182,6 @@ fn a_start_without_api_server_waits_and_says_so() {
     eventually("another reason", || ready(free).contains("is forbidden"));
     server.mood(Mood::Well);
     eventually("ready", || ready(free).starts_with("HTTP/1.1 200"));
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 fn mounted(name: &str) -> Value {

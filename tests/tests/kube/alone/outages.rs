@@ -210,10 +210,20 @@ fn the_mesh_is_uninstalled_and_installed_again_under_a_running_ring() {
     Toolbox::idle("after").start(&place).unwrap();
     assert_eq!(place.field("pod/after", "{.spec.initContainers}").unwrap(), "");
 
+    // Under a new root they would refuse each other, one after the other: there is none before somebody has said so.
+    stage.kubectl(&["apply", "-k", &stage::manifests("ringmail")]).unwrap();
+    place
+        .until(GOES_ON_WITHIN, "the CA says what it waits for", || {
+            let log = stage.kubectl(&["logs", "-n", SYSTEM, "deployment/ringmail-ca"])?;
+            Ok(log.contains("shows the root of an earlier mesh").then_some(()))
+        })
+        .unwrap();
+    sleep(WATCHED);
+    assert_eq!(grid.assert_whole(2).unwrap(), before, "the ring has changed");
+
     // With the root that was kept, those who run are still each other's.
-    stage.kubectl(&["create", "namespace", SYSTEM]).unwrap();
     stage.apply(&without_its_history(&root)).unwrap();
-    stage.install().unwrap();
+    stage.rolled_out().unwrap();
     grid.replace(1, 2).unwrap();
     let progress = client.finish(KEYS).unwrap();
     assert_eq!((progress.errors, progress.stale), (0, 0), "{progress:?}");
