@@ -158,7 +158,7 @@ impl DestinationRule {
         if matches!(mode, ClientTls::Mutual | ClientTls::Simple) {
             let text =
                 format!("tls mode {} is not supported: connections it decides are refused", mode.as_str());
-            document.report(&self.meta, tls, text);
+            document.report(&self.meta, tls.get("mode").as_ref().unwrap_or(tls), text);
         }
         Some(mode)
     }

@@ -16,13 +16,16 @@ pub struct Report {
     pub source: String,
     /// The line in that source, from 1.
     pub line: usize,
+    /// Which field it is about, such as `spec.action`; empty where it is the whole resource, or the text came
+    /// from the control plane.
+    pub path: String,
     /// What is not as written, and what holds instead.
     pub text: String,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, namespace, name, source, line, text } = self;
+        let Self { kind, namespace, name, source, line, text, .. } = self;
         write!(f, "{kind} {namespace}/{name} ({source}:{line}): {text}")
     }
 }

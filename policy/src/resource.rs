@@ -63,6 +63,7 @@ impl Meta {
             name: self.name.to_string(),
             source: self.at.source.to_string(),
             line: self.at.line,
+            path: String::new(),
             text: text.into(),
         }
     }

@@ -89,7 +89,9 @@ impl AuthorizationPolicy {
             (Action::Deny, false) if self.rules.is_empty() => "has no effect: a DENY policy without rules",
             (Action::Allow | Action::Deny, false) => return,
         };
-        document.report(&self.meta, spec, text);
+        let action =
+            matches!(self.action, Action::Audit | Action::Custom).then(|| spec.get("action")).flatten();
+        document.report(&self.meta, action.as_ref().unwrap_or(spec), text);
     }
 }
 

@@ -54,7 +54,7 @@ impl Document {
     /// Adds a report about `field` of the resource `meta`.
     pub(crate) fn report(&mut self, meta: &Meta, field: &Field<'_>, text: impl Into<String>) {
         let line = self.lines_before + field.node.line;
-        self.reports.push(Report { line, ..meta.report(text) });
+        self.reports.push(Report { line, path: field.path.clone(), ..meta.report(text) });
     }
 
     /// The port that `text` names; 0 and what is not a number are faults.

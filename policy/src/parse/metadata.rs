@@ -52,6 +52,7 @@ fn unsupported(document: &Document, root: &Field<'_>, version: &str, kind: &str)
         name: member("name"),
         source: at.source.to_string(),
         line: at.line,
+        path: String::new(),
         text: format!("ignored: {kind} of {version} has no meaning here"),
     }
 }

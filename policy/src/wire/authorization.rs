@@ -52,7 +52,15 @@ impl CompiledPolicy {
         let mut report = |text: String| {
             let (kind, namespace, name) =
                 (Kind::AuthorizationPolicy.to_string(), policy.namespace.clone(), policy.name.clone());
-            reports.push(Report { kind, namespace, name, source: CONTROL_PLANE.to_owned(), line: 1, text });
+            reports.push(Report {
+                kind,
+                namespace,
+                name,
+                source: CONTROL_PLANE.to_owned(),
+                line: 1,
+                path: String::new(),
+                text,
+            });
         };
         let written: Option<Written> = read_extension(&policy.extensions)?;
         let effect = match (Action::try_from(policy.action), &written) {

@@ -110,7 +110,7 @@ pub(super) fn unknown_modes(inbound: &message::Inbound) -> impl Iterator<Item = 
             decision.mode
         );
         let message::Origin { kind, namespace, name, .. } = by;
-        Report { kind, namespace, name, source: CONTROL_PLANE.to_owned(), line: 1, text }
+        Report { kind, namespace, name, source: CONTROL_PLANE.to_owned(), line: 1, path: String::new(), text }
     })
 }
 
@@ -210,6 +210,7 @@ impl Report {
             name: report.name.clone(),
             source: CONTROL_PLANE.to_owned(),
             line: 1,
+            path: String::new(),
             text: report.text.clone(),
         }
     }

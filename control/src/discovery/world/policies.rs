@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use ringmail_policy::{Kind, ParseError, Resources};
+use ringmail_policy::{Kind, ParseError, Report, Resources};
 use serde_json::{Value, json};
 
 use super::{Age, ObjectKey};
@@ -98,7 +98,7 @@ fn read(key: &PolicyKey, object: &PolicyObject, before: Option<&Held>) -> (Arc<R
     };
     match parse(&object.json) {
         Ok(parsed) => {
-            let texts: Vec<_> = parsed.reports().iter().map(|report| report.text.clone()).collect();
+            let texts: Vec<_> = parsed.reports().iter().map(report_text).collect();
             let told = (!texts.is_empty()).then(|| notice(false, texts));
             (Arc::new(parsed), told)
         }
@@ -116,10 +116,12 @@ fn read(key: &PolicyKey, object: &PolicyObject, before: Option<&Held>) -> (Arc<R
                     texts.push(text.to_owned());
                     Arc::new(parsed)
                 }
-                (
-                    None,
-                    Kind::DestinationRule | Kind::PeerAuthentication | Kind::Pod | Kind::WorkloadEntry,
-                ) => {
+                (None, Kind::PeerAuthentication) => {
+                    let (parsed, text) = strict(&object.json);
+                    texts.push(text.to_owned());
+                    Arc::new(parsed)
+                }
+                (None, Kind::DestinationRule | Kind::Pod | Kind::WorkloadEntry) => {
                     texts.push("the object is left out".to_owned());
                     Arc::default()
                 }
@@ -143,23 +145,51 @@ fn fault_text(fault: &ParseError) -> String {
     }
 }
 
+/// The field first, as for a fault.
+fn report_text(report: &Report) -> String {
+    if report.path.is_empty() { report.text.clone() } else { format!("{}: {}", report.path, report.text) }
+}
+
+/// The same object with another spec.
+fn with_spec(json: &Value, annotations: &Value, spec: Value) -> Value {
+    let metadata = &json["metadata"];
+    json!({
+        "apiVersion": json["apiVersion"],
+        "kind": json["kind"],
+        "metadata": {
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "creationTimestamp": metadata["creationTimestamp"],
+            "annotations": annotations,
+        },
+        "spec": spec,
+    })
+}
+
+/// What of a PeerAuthentication can be read holds; else what it selects is served in mutual TLS alone: a missing one
+/// would mean plaintext where there was to be none.
+fn strict(json: &Value) -> (Resources, &'static str) {
+    let (selector, mtls) = (&json["spec"]["selector"], &json["spec"]["mtls"]);
+    let of = |spec: Value| parse(&with_spec(json, &Value::Null, spec)).ok();
+    let written = of(json!({ "selector": selector, "mtls": mtls }))
+        .map(|parsed| (parsed, "until it can be read, spec.mtls holds for every port of what it selects"));
+    let selected = || {
+        let parsed = of(json!({ "selector": selector, "mtls": { "mode": "STRICT" } }))?;
+        Some((parsed, "until it can be read, STRICT holds for what it selects"))
+    };
+    let all = || {
+        let parsed = of(json!({ "mtls": { "mode": "STRICT" } }))?;
+        Some((parsed, "until it can be read, STRICT holds for its namespace"))
+    };
+    written.or_else(selected).or_else(all).unwrap_or_else(|| (Resources::default(), "the object is left out"))
+}
+
 /// A policy that cannot be read denies what it selects: a missing one would mean "allow".
 fn closed(json: &Value) -> (Resources, &'static str) {
-    let metadata = &json["metadata"];
     let deny = |selector: &Value, annotations: &Value| {
-        json!({
-            "apiVersion": json["apiVersion"],
-            "kind": json["kind"],
-            "metadata": {
-                "name": metadata["name"],
-                "namespace": metadata["namespace"],
-                "creationTimestamp": metadata["creationTimestamp"],
-                "annotations": annotations,
-            },
-            "spec": { "action": "DENY", "selector": selector, "rules": [{}] },
-        })
+        with_spec(json, annotations, json!({ "action": "DENY", "selector": selector, "rules": [{}] }))
     };
-    let (selector, annotations) = (&json["spec"]["selector"], &metadata["annotations"]);
+    let (selector, annotations) = (&json["spec"]["selector"], &json["metadata"]["annotations"]);
     let tries = [
         (
             deny(selector, annotations),

@@ -226,16 +226,53 @@ fn a_policy_that_cannot_be_read_leaves_its_last_good_version_in_force_and_touche
     after_good.apply([bad.clone()]);
     assert_eq!((mode(&after_good, "10.0.0.1"), mode(&after_good, "10.0.0.2")), (Mode::Strict, Mode::Disable));
     let never_good = world(pods().into_iter().chain([bad, other]));
-    assert_eq!(
-        (mode(&never_good, "10.0.0.1"), mode(&never_good, "10.0.0.2")),
-        (Mode::Permissive, Mode::Disable)
-    );
+    assert_eq!((mode(&never_good, "10.0.0.1"), mode(&never_good, "10.0.0.2")), (Mode::Strict, Mode::Disable));
     let notices: Vec<_> = never_good.policies().notices().collect();
     assert!(notices[0].fault);
     assert_eq!(
         notices[0].texts[0],
         "spec.mtls.mode: expected UNSET, DISABLE, PERMISSIVE or STRICT, read \"STRICTER\""
     );
+}
+
+#[test]
+fn of_a_peer_authentication_that_cannot_be_read_holds_what_can_be_and_else_strict() {
+    let labelled = |name: &str| {
+        let mut json = objects::pod_json("a", name, 1, &["10.0.0.1"]);
+        json["metadata"]["labels"] = json!({ "app": name });
+        json["status"]["podIPs"] = json!([{ "ip": if name == "x" { "10.0.0.1" } else { "10.0.0.2" } }]);
+        objects::pod_of(&json)
+    };
+    let ports = json!({ "80": { "mode": "DISABLE" } });
+    let x = json!({ "matchLabels": { "app": "x" } });
+    for (spec, modes, holds) in [
+        (
+            json!({ "mtls": { "mode": "STRICT" }, "portLevelMtls": ports }),
+            [Mode::Strict, Mode::Strict],
+            "spec.mtls holds for every port of what it selects",
+        ),
+        (
+            json!({ "selector": x, "mtls": { "mode": "DISABLE" }, "portLevel": {} }),
+            [Mode::Disable, Mode::Permissive],
+            "spec.mtls holds for every port of what it selects",
+        ),
+        (
+            json!({ "selector": x, "mtls": { "mode": "STRICTER" } }),
+            [Mode::Strict, Mode::Permissive],
+            "STRICT holds for what it selects",
+        ),
+        (
+            json!({ "selector": { "matchLabel": {} }, "mtls": { "mode": "DISABLE" } }),
+            [Mode::Strict, Mode::Strict],
+            "STRICT holds for its namespace",
+        ),
+    ] {
+        let bad = policy(Kind::PeerAuthentication, "a", "bad", 1, spec.clone());
+        let world = world([labelled("x"), labelled("y"), bad]);
+        assert_eq!([mode(&world, "10.0.0.1"), mode(&world, "10.0.0.2")], modes, "{spec}");
+        let told = world.policies().notices().next().unwrap().texts.last().unwrap().clone();
+        assert_eq!(told, format!("until it can be read, {holds}"), "{spec}");
+    }
 }
 
 #[test]
@@ -266,7 +303,7 @@ fn half_supported_policies_are_noticed_with_the_field() {
     let world = world([policy(Kind::DestinationRule, "a", "r", 1, spec)]);
     let notice = world.policies().notices().next().unwrap();
     assert!(!notice.fault);
-    assert_eq!(notice.texts, ["subsets have no effect"]);
+    assert_eq!(notice.texts, ["spec.subsets: subsets have no effect"]);
 }
 
 #[test]
