@@ -12,13 +12,14 @@ use ringmail_control::inject::{Cluster, InjectConfig, Namespace};
 use serde::Deserialize;
 
 use crate::Answer;
+use crate::cluster::manifests_in;
 
 /// More than any manifest; a stream without an end must not fill the memory.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 #[derive(Args, Debug)]
 pub(crate) struct InjectArgs {
-    /// Manifests, or - for standard input; several are one stream
+    /// Manifests, directories of them, or - for standard input; several are one stream
     #[arg(short, long = "file", value_name = "FILE", default_value = "-")]
     files: Vec<PathBuf>,
     /// The namespace of workloads that name none
@@ -54,11 +55,13 @@ struct ControlFile {
 pub(crate) fn run(args: &InjectArgs) -> anyhow::Result<Answer> {
     let config = config(args)?;
     let mut manifests = Vec::new();
-    for file in &args.files {
+    for file in &files(&args.files)? {
         let text = read(file)?;
-        let manifest = inject_manifest(&text, &surroundings(args), &config).with_context(|| {
-            if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() }
-        })?;
+        let manifest = inject_manifest(&text, &surroundings(args), &config).with_context(|| name_of(file))?;
+        for place in &manifest.no_objects {
+            let expected = "expected a mapping with apiVersion and kind";
+            eprintln!("{}: {place}: no object of Kubernetes: {expected}; left as it is", name_of(file));
+        }
         manifests.push(manifest);
     }
     // Half a manifest would be applied by whoever reads the pipe: either all of it is written or nothing.
@@ -85,6 +88,9 @@ fn tell(manifest: &Manifest) -> bool {
     let mut is_refused = false;
     for workload in &manifest.workloads {
         let name = &workload.name;
+        for warning in &workload.unread {
+            eprintln!("{name}: warning: {warning}");
+        }
         match &workload.decision {
             Decision::Injected(warnings) => {
                 eprintln!("{name}: injected");
@@ -118,8 +124,10 @@ fn config(args: &InjectArgs) -> anyhow::Result<InjectConfig> {
     let mut config = match &args.config {
         Some(path) => {
             let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            let file: ControlFile =
-                serde_saphyr::from_str(&text).with_context(|| path.display().to_string())?;
+            // The reader's error says what it rests on itself.
+            let file: ControlFile = serde_saphyr::from_str(&text)
+                .map_err(|error| anyhow::Error::msg(error.to_string()))
+                .with_context(|| path.display().to_string())?;
             file.injection
         }
         None => InjectConfig::default(),
@@ -133,18 +141,41 @@ fn config(args: &InjectArgs) -> anyhow::Result<InjectConfig> {
     Ok(config)
 }
 
+/// Each directory's own in its place.
+fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let own = manifests_in(path)?;
+        if own.is_empty() {
+            bail!(
+                "{}: expected manifests (*.yaml, *.yml, *.json), and the directory has none",
+                path.display()
+            );
+        }
+        files.extend(own);
+    }
+    Ok(files)
+}
+
 fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
+fn name_of(path: &Path) -> String {
+    if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() }
+}
+
 fn read(path: &Path) -> anyhow::Result<String> {
-    let mut text = String::new();
-    let (name, bytes) = if is_stdin(path) {
-        ("standard input".to_owned(), io::stdin().lock().take(MAX_BYTES + 1).read_to_string(&mut text))
+    let (mut text, name) = (String::new(), name_of(path));
+    let bytes = if is_stdin(path) {
+        io::stdin().lock().take(MAX_BYTES + 1).read_to_string(&mut text)
     } else {
-        let name = path.display().to_string();
         let file = fs::File::open(path).with_context(|| name.clone())?;
-        (name, file.take(MAX_BYTES + 1).read_to_string(&mut text))
+        file.take(MAX_BYTES + 1).read_to_string(&mut text)
     };
     if bytes.with_context(|| name.clone())? as u64 > MAX_BYTES {
         bail!("{name}: more than {MAX_BYTES} bytes");

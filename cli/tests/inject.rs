@@ -109,3 +109,59 @@ fn what_cannot_be_read_ends_with_1_and_says_where() {
     }
     assert_eq!(inject(&["--namespace-labels", "nonsense"], "").status.code(), Some(64));
 }
+
+#[test]
+fn a_directory_is_its_manifests_by_name_and_one_without_any_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [("b.yml", POD), ("a.yaml", SERVICE), ("notes.txt", "a: ["), ("c.json", "{}")] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    std::fs::create_dir(folder.path().join("more.yaml")).unwrap();
+    let directory = folder.path().to_str().unwrap();
+    let output = inject(&["-f", directory], "");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.starts_with(&format!("{SERVICE}---\n")) && text.ends_with("---\n{}"), "{text}");
+    assert!(text.contains("name: ringmail-proxy\n"), "{text}");
+    let empty = folder.path().join("more.yaml");
+    let output = inject(&["-f", empty.to_str().unwrap()], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("expected manifests (*.yaml"), "{}", stderr(&output));
+}
+
+#[test]
+fn what_is_no_object_passes_and_is_named() {
+    for text in ["garbage\n", "kind: Service\n", "- a\n"] {
+        let stream = format!("# nothing\n---\n{SERVICE}---\n{text}");
+        let output = inject(&[], &stream);
+        assert_eq!((output.status.code(), stdout(&output)), (Some(0), stream));
+        assert!(
+            stderr(&output).starts_with("standard input: document 3, line 7: no object of Kubernetes"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn a_fault_is_said_once_and_in_the_words_of_yaml() {
+    let output = inject(&[], ": {{{\n");
+    let said = stderr(&output);
+    assert!(said.contains("document 1, line 1: ") && said.contains("a key is empty"), "{said}");
+    assert!(!said.contains("Option<"), "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.yaml");
+    std::fs::write(&config, "injection: {nosuchkey: 1}\n").unwrap();
+    let said = stderr(&inject(&["--config", config.to_str().unwrap()], ""));
+    assert!(said.contains("injection.nosuchkey: there is no such setting"), "{said}");
+    assert!(!said.trim_end().ends_with("at line 1, column 12"), "{said}");
+}
+
+#[test]
+fn a_word_that_nobody_can_read_is_a_warning_whatever_is_decided() {
+    let maybe = POD.replace("metadata: {", "metadata: {labels: {sidecar.istio.io/inject: maybe}, ");
+    let output = inject(&["--namespace-labels", "istio-injection=enabled"], &maybe);
+    let said = stderr(&output);
+    assert!(said.contains("left as it is: the pod's label sidecar.istio.io/inject"), "{said}");
+    assert!(said.contains("warning: the pod's label sidecar.istio.io/inject: \"maybe\": expected"), "{said}");
+}

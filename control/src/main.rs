@@ -93,7 +93,9 @@ fn jobs(line: &CommandLine) -> anyhow::Result<Jobs> {
 fn read(line: &CommandLine) -> anyhow::Result<File> {
     let Some(path) = &line.config else { return Ok(File::default()) };
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    serde_saphyr::from_str(&text).with_context(|| path.display().to_string())
+    // The reader's error says what it rests on itself.
+    let file = serde_saphyr::from_str(&text).map_err(|error| anyhow::Error::msg(error.to_string()));
+    file.with_context(|| path.display().to_string())
 }
 
 fn serve(line: &CommandLine, jobs: Jobs) -> anyhow::Result<()> {

@@ -28,7 +28,11 @@ pub(crate) enum ClusterError {
     NoPod { place: String, namespace: String, name: String, names: Vec<String> },
     #[error("{place}: {what}: {message}")]
     Refused { place: String, what: String, message: String },
-    #[error("{place}: the mesh's settings in ConfigMap {map} cannot be used: {cause}")]
+    #[error(
+        "{place}: the mesh's settings in ConfigMap {map} cannot be used by this ringmail, which is of version {}: {cause}; \
+         where control runs with them, it is of another version",
+        env!("CARGO_PKG_VERSION")
+    )]
     Settings { place: String, map: String, cause: String },
     #[error(
         "{place}: {what}: unauthorized: the API server takes the credentials of the kubeconfig for nobody's; \

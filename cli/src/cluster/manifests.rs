@@ -123,16 +123,22 @@ fn texts_of(path: &Path) -> Result<Vec<(String, String)>> {
     if !path.is_dir() {
         return Ok(vec![read(path)?]);
     }
+    manifests_in(path)?.iter().map(|file| read(file)).collect()
+}
+
+/// The `*.yaml`, `*.yml` and `*.json` of a directory by name, as kubectl takes them.
+pub(crate) fn manifests_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let name = || directory.display().to_string();
     let mut files = Vec::new();
-    for entry in fs::read_dir(path).with_context(|| name(path))? {
-        let file = entry.with_context(|| name(path))?.path();
+    for entry in fs::read_dir(directory).with_context(name)? {
+        let file = entry.with_context(name)?.path();
         let extension = file.extension().and_then(|extension| extension.to_str());
         if matches!(extension, Some("json" | "yaml" | "yml")) && file.is_file() {
             files.push(file);
         }
     }
     files.sort();
-    files.iter().map(|file| read(file)).collect()
+    Ok(files)
 }
 
 #[cfg(test)]
@@ -182,6 +188,8 @@ mod tests {
     fn a_fault_is_named_with_file_and_line_and_files_without_policy_are_told() {
         let error = supposed(&STRICT.replace("STRICT", "SOMETIMES")).unwrap_err().to_string();
         assert!(error.contains("a.yaml: document 1, line 4: spec.mtls.mode"), "{error}");
+        let error = supposed("foo\n").unwrap_err().to_string();
+        assert!(error.contains("a.yaml: document 1, line 1: expected "), "{error}");
         let error = supposed("kind: Pod\napiVersion: v1\nmetadata: {name: a}\n").unwrap_err().to_string();
         assert!(error.starts_with("the files hold no policy"), "{error}");
     }

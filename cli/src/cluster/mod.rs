@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 pub(crate) use capture::{Capture, Direction};
 pub(crate) use connect::{ClusterArgs, Connection, connect};
 pub(crate) use error::ClusterError;
-pub(crate) use manifests::Supposed;
+pub(crate) use manifests::{Supposed, manifests_in};
 pub(crate) use mesh::Mesh;
 #[cfg(test)]
 pub(crate) use mesh::MeshFile;

@@ -1,10 +1,11 @@
-//! Whether a pod has a sidecar and why, by the injector's own decision about a pod like it, and how the sidecar is.
+//! Whether a pod has a sidecar and why, and how the sidecar is.
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus};
-use ringmail_control::inject::{INIT_CONTAINER, Outcome, Request, Sidecar, inject, sidecar_of};
+use ringmail_control::inject::{INIT_CONTAINER, Sidecar, sidecar_of};
 use serde::Serialize;
 
 use super::Subject;
+use super::next::Next;
 use super::surroundings::Surroundings;
 
 /// Whether there is a sidecar, and why.
@@ -34,16 +35,11 @@ pub(super) struct SidecarState {
 pub(super) fn of(subject: &Subject<'_>, surroundings: &Surroundings) -> (Injection, Option<SidecarState>) {
     let sidecar = sidecar_of(&subject.json);
     let is_injected = sidecar.is_some();
-    let mut warnings = Vec::new();
-    let why = match &surroundings.namespace {
-        None => "its namespace may not be read".to_owned(),
-        Some(namespace) => {
-            let cluster = surroundings.cluster;
-            let request = Request { pod: &subject.json, namespace, workload: None, cluster };
-            let outcome = inject(&request, &subject.mesh.injection);
-            why(sidecar.as_ref(), &outcome, surroundings.registered, &mut warnings)
-        }
+    let next = match &surroundings.namespace {
+        None => Next { why: "its namespace may not be read".to_owned(), warnings: Vec::new() },
+        Some(namespace) => Next::of(subject, surroundings, namespace, sidecar.as_ref()),
     };
+    let Next { why, mut warnings } = next;
     let state = sidecar.map(|sidecar| state(subject, sidecar));
     if let Some(failed) = init_failure(subject) {
         warnings.push(failed);
@@ -52,51 +48,6 @@ pub(super) fn of(subject: &Subject<'_>, surroundings: &Surroundings) -> (Injecti
         warnings.push(not_ready(subject, sidecar));
     }
     (Injection { injected: is_injected, why, warnings }, state)
-}
-
-fn why(
-    sidecar: Option<&Sidecar>,
-    outcome: &Outcome,
-    registered: Option<bool>,
-    warnings: &mut Vec<String>,
-) -> String {
-    match (sidecar, outcome) {
-        (Some(sidecar), Outcome::Injected(injected)) => {
-            warnings.extend(injected.warnings.iter().map(ToString::to_string));
-            if let Some(new) = sidecar_of(&injected.pod).filter(|new| new.image != sidecar.image) {
-                let (old, new) = (&sidecar.image, new.image);
-                warnings.push(format!(
-                    "its sidecar is {old}, and a new pod would get {new}: restart the workload to update"
-                ));
-            }
-            format!("{} asks for it", injected.asked_in)
-        }
-        (Some(_), Outcome::Skipped(skip)) => {
-            let text = "a pod like it would be made without a sidecar now, so the next restart takes it out of the mesh";
-            warnings.push(format!("{text}: {skip}"));
-            "somebody asked when it was made, or `ringmail inject` put the sidecar in".to_owned()
-        }
-        (Some(_), Outcome::Refused(refusal)) => {
-            warnings.push(format!("a pod like it would be refused now: {refusal}"));
-            "somebody asked when it was made, or `ringmail inject` put the sidecar in".to_owned()
-        }
-        (None, Outcome::Injected(injected)) => {
-            let cause = match registered {
-                Some(false) => {
-                    "Ringmail's injector is not registered (MutatingWebhookConfiguration ringmail-injector)"
-                }
-                Some(true) | None => "it was made before that, or while the injector could not be asked",
-            };
-            let source = &injected.asked_in;
-            warnings.push(format!("{source} asks for a sidecar, and the pod has none: {cause}; once that is right, delete the pod to have it made anew"));
-            format!("{cause}, though {source} asks")
-        }
-        (None, Outcome::Skipped(skip)) => skip.to_string(),
-        (None, Outcome::Refused(refusal)) => {
-            warnings.push(format!("a pod like it would be refused now: {refusal}"));
-            format!("it was made before it could be refused: {refusal}")
-        }
-    }
 }
 
 fn state(subject: &Subject<'_>, sidecar: Sidecar) -> SidecarState {

@@ -1,12 +1,14 @@
 //! `ringmail describe pod`: what the mesh makes of one pod, and which object each part of it comes from.
 //!
-//! - `surroundings`: what is asked beside the mesh: the pod's namespace, and who else injects.
-//! - `injection`: whether it has a sidecar and why, by the injector's own decision, and how the sidecar is.
+//! - `surroundings`: what is asked beside the mesh: the pod's namespace, its template, and who else injects.
+//! - `injection`: whether it has a sidecar and why, and how the sidecar is.
+//! - `next`: what a new pod in its place would be, by the injector's own decision.
 //! - `traffic`: its ports with their modes, its Services, the policies that hold for it.
 //! - `warnings`: what is not as its author may think.
 //! - `show`: the text.
 
 mod injection;
+mod next;
 mod show;
 mod surroundings;
 mod traffic;
@@ -98,10 +100,14 @@ async fn of_cluster(args: &PodArgs) -> Result<Description> {
         Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
         None => (args.namespace.clone().unwrap_or_else(|| connection.namespace.clone()), args.name.clone()),
     };
-    let surroundings = Surroundings::read(&connection, &namespace).await?;
+    let mut surroundings = Surroundings::read(&connection, &namespace).await?;
     let mesh = Mesh::read(&connection, &args.cluster.mesh_namespace, &Supposed::default()).await?;
     let pod = mesh.pod(&namespace, &name)?;
-    Ok(describe(&mesh, pod, &surroundings)?)
+    let subject = Subject::new(&mesh, pod)?;
+    if next::rests_on_template(&subject, &surroundings) {
+        surroundings.read_template(&connection, &subject.namespace, &subject.json).await?;
+    }
+    Ok(describe(subject, &surroundings))
 }
 
 /// A pod with what the parts of its description look at.
@@ -117,8 +123,8 @@ struct Subject<'a> {
     capture: Option<Capture>,
 }
 
-fn describe(mesh: &Mesh, pod: &Pod, surroundings: &Surroundings) -> Result<Description, serde_json::Error> {
-    let subject = Subject::new(mesh, pod)?;
+fn describe(subject: Subject<'_>, surroundings: &Surroundings) -> Description {
+    let (mesh, pod) = (subject.mesh, subject.pod);
     let (injection, sidecar) = injection::of(&subject, surroundings);
     let services = traffic::services(&subject);
     let ports = traffic::ports(&subject, &services, sidecar.is_some());
@@ -130,7 +136,7 @@ fn describe(mesh: &Mesh, pod: &Pod, surroundings: &Surroundings) -> Result<Descr
     let domain = &mesh.snapshot.settings().trust_domain;
     let identity = SpiffeId::for_service_account(domain, &subject.namespace, &subject.seen.service_account);
     let is_ready = status.conditions.iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True");
-    Ok(Description {
+    Description {
         phase: phase(pod, status.phase.as_deref()),
         ready: is_ready,
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
@@ -148,7 +154,7 @@ fn describe(mesh: &Mesh, pod: &Pod, surroundings: &Surroundings) -> Result<Descr
         authorization_policies,
         destination_rules,
         warnings,
-    })
+    }
 }
 
 fn phase(pod: &Pod, phase: Option<&str>) -> String {
@@ -179,5 +185,7 @@ impl<'a> Subject<'a> {
     }
 }
 
+#[cfg(test)]
+mod next_tests;
 #[cfg(test)]
 mod tests;

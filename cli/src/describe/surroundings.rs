@@ -1,16 +1,40 @@
-//! What the injector's decision rests on beside the pod: its namespace, and the injectors that are registered.
+//! What the injector's decision rests on beside the pod: its namespace, its template, and the injectors that are registered.
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Namespace as KubeNamespace;
 use kube::Api;
-use kube::api::ListParams;
-use ringmail_control::inject::{Cluster, Namespace};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use ringmail_control::inject::{Cluster, Namespace, Owner, controller_of, sidecar_of};
 use ringmail_control::webhook::cluster_of;
+use serde_json::Value;
 
 use crate::cluster::{ClusterError, Connection};
 
 /// What the webhooks of Ringmail's own injector are called.
 const OWN_WEBHOOKS: &str = "sidecar-injector.ringmail.io";
+
+/// What the pods of the controller of a pod are made from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Template {
+    /// With a sidecar: every pod has it, whatever the injector decides.
+    Carries,
+    /// Without one.
+    Lacks,
+    /// There is no controller, it has no template, or it may not be read.
+    #[default]
+    Unknown,
+}
+
+impl Template {
+    /// The template in a controller's object.
+    pub(super) fn of(controller: &Value) -> Self {
+        match controller.pointer("/spec/template") {
+            None => Self::Unknown,
+            Some(template) if sidecar_of(template).is_some() => Self::Carries,
+            Some(_) => Self::Lacks,
+        }
+    }
+}
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +44,7 @@ pub(super) struct Surroundings {
     pub(super) cluster: Cluster,
     /// Whether Ringmail's injector is registered; nothing, where that may not be read.
     pub(super) registered: Option<bool>,
+    pub(super) template: Template,
     pub(super) unseen: Vec<String>,
 }
 
@@ -28,7 +53,32 @@ impl Surroundings {
         let mut unseen = Vec::new();
         let namespace = namespace(connection, name, &mut unseen).await?;
         let (cluster, registered) = injectors(connection, &mut unseen).await?;
-        Ok(Self { namespace, cluster, registered, unseen })
+        Ok(Self { namespace, cluster, registered, template: Template::Unknown, unseen })
+    }
+
+    /// Asks for what the pod was made from.
+    pub(super) async fn read_template(
+        &mut self,
+        connection: &Connection,
+        namespace: &str,
+        pod: &Value,
+    ) -> Result<(), serde_json::Error> {
+        let Some(owner) = controller_of(pod) else { return Ok(()) };
+        match controller(connection, namespace, &owner).await {
+            Ok(object) => self.template = Template::of(&serde_json::to_value(object)?),
+            // It is gone with its template: the pod will follow.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => {
+                let is_forbidden = matches!(&error, kube::Error::Api(status) if status.code == 403);
+                let why =
+                    if is_forbidden { "may not be read".into() } else { format!("cannot be read: {error}") };
+                self.unseen.push(format!(
+                    "{} {namespace}/{} {why}: whether its template carries the sidecar is not known",
+                    owner.kind, owner.name
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// What a namespace's object says.
@@ -39,6 +89,18 @@ impl Surroundings {
             annotations: namespace.metadata.annotations.unwrap_or_default(),
         }
     }
+}
+
+async fn controller(
+    connection: &Connection,
+    namespace: &str,
+    owner: &Owner,
+) -> Result<DynamicObject, kube::Error> {
+    let (group, version) = owner.api_version.rsplit_once('/').unwrap_or(("", &owner.api_version));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &owner.kind));
+    Api::<DynamicObject>::namespaced_with(connection.client.clone(), namespace, &resource)
+        .get(&owner.name)
+        .await
 }
 
 async fn namespace(

@@ -11,14 +11,14 @@ fn described(fixture: &Fixture, name: &str) -> Description {
         namespace: Some(namespace()),
         cluster: CLUSTER,
         registered: Some(true),
-        unseen: Vec::new(),
+        ..Surroundings::default()
     };
     in_surroundings(fixture, name, &surroundings)
 }
 
 fn in_surroundings(fixture: &Fixture, name: &str, surroundings: &Surroundings) -> Description {
     let mesh = fixture.mesh(&Supposed::default());
-    describe(&mesh, mesh.pod("ignite", name).unwrap(), surroundings).unwrap()
+    describe(Subject::new(&mesh, mesh.pod("ignite", name).unwrap()).unwrap(), surroundings)
 }
 
 fn mode(of: &Description, port: Option<u16>) -> (Option<&'static str>, &str) {

@@ -181,7 +181,9 @@ fn who_or_what_is_not_there_is_said_with_what_there_is() {
         ("ignite/bare", "nowhere/x:80", "namespace nowhere has no pods"),
         ("ignite/bare", "ignite/ignite-1:80", "has no address yet (Pending)"),
         ("ignite/ignite-2", "10.0.0.0:80", "has ended (Succeeded)"),
-        ("ignite/bare", "none.ignite:80", "no Service ignite/none"),
+        ("ignite/bare", "none.ignite:80", "there is no Service ignite/none"),
+        ("ignite/bare", "example.com:443", "example.com is no name of the cluster's DNS"),
+        ("ignite/bare", "example.com:443", "what is outside the cluster give its address"),
         ("ignite/bare", "ignite.ignite:80", "has no port 80; it has 10800"),
     ] {
         let error = format!("{:#}", tried(&fixture, from, to).unwrap_err());

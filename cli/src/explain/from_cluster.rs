@@ -69,7 +69,13 @@ impl<'a> Cluster<'a> {
         match labels {
             [name, namespace] => self
                 .service(namespace, name, port)?
-                .with_context(|| format!("no Service {namespace}/{name} in {}", self.mesh.place)),
+                .with_context(|| {
+                    let place = &self.mesh.place;
+                    format!(
+                        "{name}.{namespace} is no name of {place}'s DNS: there is no Service {namespace}/{name}; for \
+                         what is outside the cluster give its address"
+                    )
+                }),
             [hostname, subdomain, namespace] => {
                 let pod =
                     by_hostname(hostname, subdomain, namespace).and_then(|pod| pod.metadata.name.as_ref());

@@ -267,11 +267,21 @@ fn istio(pod: &Meta, namespace: &Namespace) -> Answer {
         (None, Some(annotation)) => (Source::PodAnnotation(ISTIO_INJECT), annotation.as_str()),
         (None, None) => return Answer::Yes(Source::NamespaceLabel(ISTIO_NAMESPACE)),
     };
-    match value.to_lowercase().as_str() {
-        "y" | "yes" | "true" | "on" => Answer::Yes(source),
+    match value {
         "" => Answer::Yes(Source::NamespaceLabel(ISTIO_NAMESPACE)),
+        value if is_yes(value) => Answer::Yes(source),
         _ => Answer::No(source, value.to_owned()),
     }
+}
+
+/// YAML's words for yes.
+pub(super) fn is_yes(value: &str) -> bool {
+    ["y", "yes", "true", "on"].contains(&value.to_lowercase().as_str())
+}
+
+/// YAML's words for no.
+pub(super) fn is_no(value: &str) -> bool {
+    ["n", "no", "false", "off"].contains(&value.to_lowercase().as_str())
 }
 
 /// Without the namespace's label only the pod's label counts, and only `true` itself: selectors compare text.
@@ -316,7 +326,11 @@ fn ringmail(pod: &Meta, namespace: &Namespace) -> Result<Answer, Refusal> {
     }
 }
 
-fn places<'a>(name: &'static str, pod: &'a Meta, namespace: &'a Namespace) -> Vec<(Source, &'a str)> {
+pub(super) fn places<'a>(
+    name: &'static str,
+    pod: &'a Meta,
+    namespace: &'a Namespace,
+) -> Vec<(Source, &'a str)> {
     [
         (Source::PodLabel(name), pod.labels.get(name)),
         (Source::PodAnnotation(name), pod.annotations.get(name)),

@@ -20,6 +20,7 @@ mod refuse;
 mod resources;
 mod sidecar;
 mod status;
+mod unread;
 mod values;
 mod warning;
 mod workload;
@@ -40,6 +41,7 @@ pub use refuse::{MAX_POD_BYTES, Malformed, PROXY_ID, Refusal};
 pub use resources::{DEFAULT_CPU_REQUEST, DEFAULT_MEMORY_LIMIT, DEFAULT_MEMORY_REQUEST};
 pub use sidecar::{INIT_CONTAINER, SIDECAR_CONTAINERS};
 pub use status::{STATUS_ANNOTATION, Sidecar, sidecar_of, uninject};
+pub use unread::unread;
 pub use warning::{MAX_WARNING_CHARACTERS, Warning};
 pub use workload::{Owner, controller_of, workload_of};
 

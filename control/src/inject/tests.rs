@@ -2,6 +2,7 @@ mod annotations;
 mod precedence;
 mod probes;
 mod refusals;
+mod unread;
 
 use serde_json::{Value, json};
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::decide::Source;
+
 /// What `kubectl` is shown of one warning; the API server cuts longer ones.
 pub const MAX_WARNING_CHARACTERS: usize = 256;
 
@@ -21,6 +23,12 @@ impl Warning {
     pub(super) fn annotation(name: &str, value: &str, expected: &str, instead: &str) -> Self {
         let value = cut(value, MAX_VALUE_CHARACTERS);
         Self { subject: name.to_owned(), text: format!("{name}: {value:?}: expected {expected}; {instead}") }
+    }
+
+    /// About a word on whether there is to be a sidecar: where it stands, and the rest as above.
+    pub(super) fn word(source: &Source, value: &str, expected: &str, instead: &str) -> Self {
+        let value = cut(value, MAX_VALUE_CHARACTERS);
+        Self::field(source.to_string(), format!("{value:?}: expected {expected}; {instead}"))
     }
 
     /// About anything else: what is so, and what follows.

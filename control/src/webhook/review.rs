@@ -125,22 +125,52 @@ impl Verdict {
             Self::Unable(_) => "unable",
         }
     }
+}
+
+/// A verdict, and the words about a sidecar that nobody could read, which are told whatever it is.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub(crate) verdict: Verdict,
+    pub(crate) unread: Vec<Warning>,
+}
+
+impl From<Verdict> for Decided {
+    /// Without such words.
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, unread: Vec::new() }
+    }
+}
+
+impl Decided {
+    /// What there are events of.
+    pub(crate) fn warnings(&self) -> Vec<Warning> {
+        let of_verdict: &[Warning] = match &self.verdict {
+            Verdict::Injected(injected) => &injected.warnings,
+            Verdict::Allowed(_) | Verdict::Refused(_) | Verdict::Unable(_) => &[],
+        };
+        self.unread.iter().chain(of_verdict).cloned().collect()
+    }
 
     /// The AdmissionReview that answers the request `uid`.
     pub(crate) fn answer(&self, uid: &str) -> String {
         let mut response = json!({"uid": uid, "allowed": true});
-        match self {
-            Self::Allowed(warnings) => put_warnings(&mut response, warnings.clone()),
-            Self::Injected(injected) => {
+        let mut warnings = told(&self.warnings());
+        match &self.verdict {
+            Verdict::Allowed(more) => warnings.extend_from_slice(more),
+            Verdict::Injected(injected) => {
                 // A patch of nothing is no patch to the API server.
                 if !injected.patch.0.is_empty() {
                     response["patchType"] = json!("JSONPatch");
                     response["patch"] = json!(STANDARD.encode(json!(injected.patch).to_string()));
                 }
-                put_warnings(&mut response, told(&injected.warnings));
             }
-            Self::Refused(refusal) => deny(&mut response, 403, &format!("ringmail: {refusal}")),
-            Self::Unable(fault) => deny(&mut response, 503, &format!("ringmail cannot decide: {fault}")),
+            Verdict::Refused(refusal) => deny(&mut response, 403, &format!("ringmail: {refusal}")),
+            Verdict::Unable(fault) => {
+                deny(&mut response, 503, &format!("ringmail cannot decide: {fault}"));
+            }
+        }
+        if !warnings.is_empty() {
+            response["warnings"] = json!(warnings);
         }
         json!({"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response}).to_string()
     }
@@ -152,12 +182,6 @@ fn told(warnings: &[Warning]) -> Vec<String> {
         told.push(format!("and {} more", warnings.len() - MAX_WARNINGS));
     }
     told
-}
-
-fn put_warnings(response: &mut Value, warnings: Vec<String>) {
-    if !warnings.is_empty() {
-        response["warnings"] = json!(warnings);
-    }
 }
 
 fn deny(response: &mut Value, code: u16, message: &str) {

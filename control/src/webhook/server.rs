@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::events::Events;
 use super::metrics::{Metrics, Rejected};
-use super::review::{Review, Verdict};
+use super::review::{Decided, Review, Verdict};
 use super::sources::Sources;
 use super::upkeep::State;
 use crate::inject::{self, InjectConfig, Namespace};
@@ -175,12 +175,11 @@ impl Server {
         };
         drop(body);
         let left = REVIEW_DEADLINE.saturating_sub(begun.elapsed());
-        let verdict = timeout(left, self.decide(&review)).await;
-        let verdict = verdict.unwrap_or_else(|_| {
-            Verdict::Unable("the API server did not name the namespace in time".to_owned())
+        let decided = timeout(left, self.decide(&review)).await.unwrap_or_else(|_| {
+            Verdict::Unable("the API server did not name the namespace in time".to_owned()).into()
         });
-        self.record(&review, &verdict, begun.elapsed());
-        let mut response = Response::new(Full::new(Bytes::from(verdict.answer(&review.uid))));
+        self.record(&review, &decided, begun.elapsed());
+        let mut response = Response::new(Full::new(Bytes::from(decided.answer(&review.uid))));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
@@ -205,11 +204,11 @@ impl Server {
         }
     }
 
-    async fn decide(&self, review: &Review) -> Verdict {
-        let Some(pod) = &review.pod else { return Verdict::Allowed(Vec::new()) };
+    async fn decide(&self, review: &Review) -> Decided {
+        let Some(pod) = &review.pod else { return Verdict::Allowed(Vec::new()).into() };
         let cluster = match &*self.state.borrow() {
             State::Ready(cluster) => *cluster,
-            State::Waiting(reason) => return Verdict::Unable(reason.clone()),
+            State::Waiting(reason) => return Verdict::Unable(reason.clone()).into(),
         };
         // Asked afresh each time: a pod that is created right after its namespace was labelled must not slip through.
         let namespaces: Api<NamespaceObject> = Api::all(self.client.clone());
@@ -219,24 +218,31 @@ impl Server {
                 labels: found.metadata.labels.unwrap_or_default(),
                 annotations: found.metadata.annotations.unwrap_or_default(),
             },
-            Err(error) => return Verdict::Unable(format!("namespace {:?}: {error}", review.namespace)),
+            Err(error) => {
+                return Verdict::Unable(format!("namespace {:?}: {error}", review.namespace)).into();
+            }
         };
         let request = inject::Request { pod, namespace: &namespace, workload: None, cluster };
-        inject::inject(&request, &self.injection).into()
+        Decided {
+            verdict: inject::inject(&request, &self.injection).into(),
+            unread: inject::unread(&request),
+        }
     }
 
-    fn record(&self, review: &Review, verdict: &Verdict, took: Duration) {
+    fn record(&self, review: &Review, decided: &Decided, took: Duration) {
+        let verdict = &decided.verdict;
         self.metrics.reviewed(verdict.word(), took);
         let (namespace, dry_run) = (&review.namespace, review.dry_run);
         let pod = review.pod.as_ref();
         let name = pod.map(inject::workload_of).unwrap_or_default();
+        let warnings = decided.warnings();
+        self.metrics.warnings.inc_by(warnings.len() as u64);
+        if let Some(pod) = pod.filter(|_| !dry_run) {
+            self.events.publish(namespace, pod, &warnings);
+        }
         match verdict {
-            Verdict::Injected(injected) => {
-                self.metrics.warnings.inc_by(injected.warnings.len() as u64);
-                tracing::info!(namespace, name, dry_run, warnings = injected.warnings.len(), "injected");
-                if let Some(pod) = pod.filter(|_| !dry_run) {
-                    self.events.publish(namespace, pod, &injected.warnings);
-                }
+            Verdict::Injected(_) => {
+                tracing::info!(namespace, name, dry_run, warnings = warnings.len(), "injected");
             }
             Verdict::Refused(refusal) => tracing::info!(namespace, name, dry_run, %refusal, "refused"),
             Verdict::Unable(fault) => tracing::warn!(namespace, name, dry_run, %fault, "unable to decide"),

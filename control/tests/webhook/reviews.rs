@@ -100,6 +100,46 @@ async fn what_cannot_be_honoured_is_told_and_is_an_event_but_for_a_dry_run() {
     assert!(events[0]["note"].as_str().unwrap().contains("interceptionMode"));
 }
 
+/// The namespace asks by a word that is none, one pod by another; the third is injected in spite of one.
+#[tokio::test]
+async fn a_word_that_nobody_can_read_is_told_and_is_an_event_whatever_is_decided() {
+    let api = Api::new();
+    api.change(|objects| {
+        objects.namespaces.get_mut("plain").unwrap()["metadata"]["labels"] =
+            json!({"istio-injection": "true"});
+    });
+    let mut webhook = Running::start(&api).await;
+    let bundle = webhook.ready(&api).await;
+    let mut caller = Caller::new(webhook.address, &bundle).await;
+    for (namespace, pod, is_patched, expected) in [
+        ("plain", pod(), false, "the namespace's label istio-injection: \"true\": expected enabled"),
+        (
+            "ignite",
+            annotated("sidecar.istio.io/inject", "maybe"),
+            false,
+            "the pod's annotation sidecar.istio.io/inject: \"maybe\": expected true or false; it counts as false",
+        ),
+        (
+            "ignite",
+            annotated("linkerd.io/inject", "foo"),
+            true,
+            "the pod's annotation linkerd.io/inject: \"foo\": expected enabled, ingress or disabled",
+        ),
+    ] {
+        let response = caller.review(&review(namespace, &pod, false)).await;
+        assert_eq!((&response["allowed"], response.get("patch").is_some()), (&json!(true), is_patched));
+        assert!(response["warnings"][0].as_str().unwrap().starts_with(expected), "{response}");
+        let published = async {
+            let is_there =
+                |event: &Value| event["note"].as_str().is_some_and(|note| note.starts_with(expected));
+            while !api.change(|objects| objects.events.iter().any(is_there)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, published).await.expect(expected);
+    }
+}
+
 #[tokio::test]
 async fn an_asked_for_revision_of_istio_is_told_to_whoever_asks() {
     let api = Api::new();

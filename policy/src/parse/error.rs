@@ -35,7 +35,7 @@ pub enum ParseError {
         first: Place,
     },
     /// A field does not hold what it must.
-    #[error("{at}: {path}: expected {expected}, read {read}")]
+    #[error("{at}: {}expected {expected}, read {read}", before(path))]
     Field {
         /// The field's place.
         at: Place,
@@ -64,6 +64,11 @@ pub enum ParseError {
         /// What the YAML reader says.
         message: String,
     },
+}
+
+/// The path and what divides it from the rest; nothing for the document itself.
+fn before(path: &str) -> String {
+    if path.is_empty() { String::new() } else { format!("{path}: ") }
 }
 
 impl ParseError {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::decide::RINGMAIL_INJECT;
-use super::{Cluster, InjectConfig, Namespace, Outcome, Refusal, Request, Skip, Warning, inject};
+use super::{Cluster, InjectConfig, Namespace, Outcome, Refusal, Request, Skip, Warning, inject, unread};
 use documents::Piece;
 
 pub use yaml::write as write_yaml;
@@ -35,6 +35,8 @@ pub struct Manifest {
     pub text: String,
     /// What was decided about each workload, in order.
     pub workloads: Vec<Workload>,
+    /// Documents that hold something, and no object of Kubernetes, such as `document 1, line 1`.
+    pub no_objects: Vec<String>,
 }
 
 /// One workload of the stream.
@@ -44,6 +46,8 @@ pub struct Workload {
     pub name: String,
     /// What became of it.
     pub decision: Decision,
+    /// Words about a sidecar that nobody can read.
+    pub unread: Vec<Warning>,
 }
 
 /// What became of a workload.
@@ -79,12 +83,15 @@ pub fn inject_manifest(
     config: &InjectConfig,
 ) -> Result<Manifest, ManifestError> {
     let pieces = documents::split(text);
-    let mut parsed = Vec::new();
+    let (mut parsed, mut no_objects) = (Vec::new(), Vec::new());
     let (mut number, mut line) = (0, 1);
     for piece in &pieces {
         if let Piece::Document(text) = piece {
             number += 1;
             let read = yaml::read(text).map_err(|fault| ManifestError { number, line, fault })?;
+            if is_no_object(&read) {
+                no_objects.push(format!("document {number}, line {line}"));
+            }
             parsed.push(read);
         }
         line += piece.text().matches('\n').count();
@@ -108,7 +115,7 @@ pub fn inject_manifest(
             None => out.push_str(piece.text()),
         }
     }
-    Ok(Manifest { text: out, workloads: pass.workloads })
+    Ok(Manifest { text: out, workloads: pass.workloads, no_objects })
 }
 
 struct Pass<'a> {
@@ -137,7 +144,8 @@ impl Pass<'_> {
         let namespace = if own.is_empty() { self.surroundings.namespace.clone() } else { own.to_owned() };
         let pod = object.pointer(place)?;
         let workload = Some(name.as_str()).filter(|_| !place.is_empty());
-        let asked = self.namespaces.get(&namespace).cloned().unwrap_or_else(|| asking(&namespace));
+        let known = self.namespaces.get(&namespace);
+        let asked = known.cloned().unwrap_or_else(|| asking(&namespace));
         let request = Request { pod, namespace: &asked, workload, cluster: self.surroundings.cluster };
         let (decision, changed) = match inject(&request, self.config) {
             Outcome::Injected(injected) => {
@@ -147,7 +155,9 @@ impl Pass<'_> {
             Outcome::Refused(refusal) => (Decision::Refused(refusal), None),
             Outcome::Skipped(skip) => (Decision::Skipped(skip), None),
         };
-        self.workloads.push(Workload { name: format!("{kind} {namespace}/{name}"), decision });
+        // Whether a word counts may depend on the namespace.
+        let unread = if known.is_some() { unread(&request) } else { Vec::new() };
+        self.workloads.push(Workload { name: format!("{kind} {namespace}/{name}"), decision, unread });
         *object.pointer_mut(place)? = changed?;
         Some(object)
     }
@@ -165,6 +175,11 @@ fn template_of(object: &Value) -> Option<&'static str> {
         ("batch", "CronJob") => Some("/spec/jobTemplate/spec/template"),
         _ => None,
     }
+}
+
+/// `kubectl` refuses it; an empty document it passes over.
+fn is_no_object(document: &Value) -> bool {
+    !document.is_null() && ["/apiVersion", "/kind"].iter().any(|path| text(document, path).is_empty())
 }
 
 fn list_items(object: &mut Value) -> Option<&mut Vec<Value>> {

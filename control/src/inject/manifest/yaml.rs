@@ -15,7 +15,14 @@ pub(super) fn read(text: &str) -> Result<Value, String> {
         return Ok(Value::Null);
     }
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
+    // The reader speaks of its own types, to a person who has left out a key.
+    let in_words = |fault: String| {
+        fault.replace(
+            "cannot deserialize null into string; use Option<String>",
+            "a key is empty, expected text",
+        )
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| in_words(error.to_string()))
 }
 
 /// The document, with a line break at its end.
