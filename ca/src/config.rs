@@ -298,7 +298,9 @@ impl Reader<'_> {
                 name: text,
                 first_root,
                 bootstrap_new_root,
-                distributed: self.switch("distribute-bundle")?,
+                distributed: self
+                    .switch("distribute-bundle")?
+                    .then(|| self.text("bundle-namespaces").unwrap_or_default()),
             }),
             _ => KeyPlace::SelfSigned(StateFolder { path: text.into(), first_root, bootstrap_new_root }),
         })

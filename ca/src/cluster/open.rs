@@ -6,10 +6,10 @@
 //! namespace went with both, the ConfigMaps of the others are left: under another root, the sidecars that
 //! mount them would refuse each other one after the other, as the news reaches them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::Api;
 use kube::api::{ListParams, ObjectMeta, PostParams};
 use ringmail_identity::TrustDomain;
@@ -26,8 +26,6 @@ const TLS_SECRET: &str = "kubernetes.io/tls";
 const ROUNDS: usize = 10;
 /// Namespaces that a message names: an operator knows the mesh by a few of them.
 const NAMED: usize = 3;
-/// One page is enough to know that there are any.
-const PAGE: u32 = 100;
 
 /// The Secret of the self-signed root.
 #[derive(Clone, Debug)]
@@ -38,8 +36,8 @@ pub struct RootSecretSettings {
     pub first_root: FirstRoot,
     /// Allows a new root in the place of one that is lost or damaged.
     pub bootstrap_new_root: bool,
-    /// Whether the bundle goes to other namespaces, so that what is there shows that there was a root.
-    pub distributed: bool,
+    /// Selects the other namespaces that the bundle goes to, so that what is there shows that there was a root.
+    pub distributed: Option<String>,
 }
 
 /// Why the Secret does not yield a root.
@@ -203,15 +201,13 @@ impl Opening<'_> {
 
     /// Whether a first root is one: nobody in another namespace trusts an earlier one.
     async fn inherits_nothing(&self) -> Result<(), OpenError> {
-        if !self.settings.distributed || self.settings.bootstrap_new_root {
+        let Some(selector) = self.settings.distributed.as_deref() else { return Ok(()) };
+        if self.settings.bootstrap_new_root {
             return Ok(());
         }
         let asked = |what| move |fault| OpenError::Api { what, fault };
-        let maps = Api::<ConfigMap>::all(self.cluster.client.clone());
-        let named = ListParams::default().fields(&format!("metadata.name={BUNDLE_CONFIG_MAP}")).limit(PAGE);
-        let maps =
-            bounded(maps.list(&named)).await.map_err(asked("the bundle's configmaps cannot be listed"))?;
-        let left: Vec<_> = maps.items.iter().filter(|map| !roots(map).is_empty()).collect();
+        let left =
+            self.left(selector).await.map_err(asked("the bundles of other namespaces cannot be listed"))?;
         if left.is_empty() {
             return Ok(());
         }
@@ -222,12 +218,29 @@ impl Opening<'_> {
         {
             return Err(OpenError::Api { what: "the root's secret", fault: ApiFault::AlreadyExists });
         }
-        let names = left.iter().filter_map(|map| map.metadata.namespace.as_deref());
-        let mut namespaces = names.take(NAMED).collect::<Vec<_>>().join(", ");
+        let mut namespaces = left.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
         if left.len() > NAMED {
             namespaces.push_str(" and others");
         }
         Err(OpenError::Inherited { secret: self.secret.clone(), namespaces })
+    }
+
+    /// The selected namespaces that hold a bundle. Of one that is being deleted, the pods go too.
+    async fn left(&self, selector: &str) -> Result<BTreeSet<String>, ApiFault> {
+        let client = &self.cluster.client;
+        let named = ListParams::default().fields(&format!("metadata.name={BUNDLE_CONFIG_MAP}"));
+        let maps = Api::<ConfigMap>::all(client.clone());
+        let maps = bounded(maps.list(&named)).await?.items.into_iter();
+        let held = maps.filter(|map| !roots(map).is_empty()).filter_map(|map| map.metadata.namespace);
+        let held: BTreeSet<_> = held.collect();
+        if held.is_empty() {
+            return Ok(held);
+        }
+        let namespaces = Api::<Namespace>::all(client.clone());
+        let selected =
+            bounded(namespaces.list_metadata(&ListParams::default().labels(selector))).await?.items;
+        let alive = selected.into_iter().filter(|one| one.metadata.deletion_timestamp.is_none());
+        Ok(alive.filter_map(|one| one.metadata.name).filter(|name| held.contains(name)).collect())
     }
 
     fn read(&self, content: &Content) -> Result<RootSecret, OpenError> {
