@@ -153,10 +153,12 @@ impl<W: Write> Writer<W> {
 #[cfg(test)]
 mod tests {
     use std::{
-        io::Read,
+        io::{ErrorKind, PipeWriter, Read},
         sync::Mutex,
         time::{Duration, Instant},
     };
+
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
     use super::*;
 
@@ -165,10 +167,30 @@ mod tests {
     const LINE: &str =
         "a line of the log, as long as lines are, of which a pipe takes some hundreds at most\n";
 
+    /// Writes lines until none fits any more, and says how many that were.
+    fn fill(pipe: &mut PipeWriter) -> u64 {
+        fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        let mut lines = 0;
+        loop {
+            match pipe.write(LINE.as_bytes()) {
+                Ok(written) => assert_eq!(written, LINE.len(), "so short a write is whole or not at all"),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    break;
+                }
+            }
+            lines += 1;
+        }
+        fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        lines
+    }
+
     #[test]
     fn a_pipe_that_nobody_reads_holds_nobody_up_and_what_was_dropped_is_told_later() {
         static TOLD: Mutex<u64> = Mutex::new(0);
-        let (mut reader, writer) = io::pipe().unwrap();
+        let (mut reader, mut writer) = io::pipe().unwrap();
+        // Full at once: a thread that waits for a core might else never fill it.
+        let before = fill(&mut writer);
         let queue = LineQueue::start("test", writer, ROOM, |lines| *TOLD.lock().unwrap() += lines).unwrap();
         let start = Instant::now();
         let pushed = 20_000;
@@ -194,7 +216,7 @@ mod tests {
         }
         drop(queue);
         let text = reading.join().unwrap();
-        assert_eq!(text.lines().count() as u64, pushed - dropped);
+        assert_eq!(text.lines().count() as u64, before + pushed - dropped);
         assert!(text.split_inclusive('\n').all(|line| line == LINE));
     }
 
