@@ -13,6 +13,7 @@ pub mod kube;
 pub mod mesh;
 pub mod netns;
 pub mod network;
+pub mod origin;
 pub mod pcap;
 pub mod process;
 pub mod sidecar;

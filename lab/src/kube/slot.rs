@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::origin::Origin;
+
 /// Where clusters keep their state: short, since sockets live below it.
 const STATE: &str = "/var/lib/ringmail-kube";
 
@@ -172,10 +174,7 @@ impl std::fmt::Display for Owner {
 
 /// When a process started, in clock ticks since the machine did; none when there is no such process.
 fn start_time(pid: u32) -> Option<u64> {
-    /// Which word it is, counted from the state that follows the name in parentheses (proc_pid_stat(5), field 22).
-    const AFTER_NAME: usize = 19;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(AFTER_NAME)?.parse().ok()
+    Origin::of(pid).map(|origin| origin.started)
 }
 
 #[cfg(test)]

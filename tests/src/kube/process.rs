@@ -7,7 +7,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use ringmail_lab::sidecar::children_of;
+use ringmail_lab::{origin::Origin, sidecar::children_of};
 
 use super::place::Place;
 
@@ -20,17 +20,14 @@ pub fn main_of(place: &Place, pod: &str, container: &str) -> Result<u32> {
     let id = place.field(&format!("pod/{pod}"), &path)?;
     let id = id.rsplit('/').next().unwrap_or_default();
     ensure!(!id.is_empty(), "{pod} has no running container {container}");
-    let mut found: Vec<u32> = Vec::new();
+    let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("read /proc")? {
         let Ok(pid) = entry.context("read /proc")?.file_name().to_string_lossy().parse() else { continue };
         // A process may end while it is looked at.
-        if fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|cgroup| cgroup.contains(id)) {
-            found.push(pid);
-        }
+        let is_in = fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|cgroup| cgroup.contains(id));
+        found.extend(is_in.then(|| Origin::of(pid)).flatten());
     }
-    found
-        .into_iter()
-        .min()
+    Origin::first(&found)
         .with_context(|| format!("no process of {container} of {pod} ({id}) on this machine"))
 }
 
