@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, testing and the demo need and the machine lacks. Names it first. A second run does nothing.
 #   scripts/install-deps.sh         for everything but Kubernetes
+#   scripts/install-deps.sh bench   also what the benchmark measures and measures with
 #   scripts/install-deps.sh kube    also what a Kubernetes of plain processes is made of, and what builds images
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
@@ -20,7 +21,16 @@ missing_packages() {
     command -v iptables-restore >/dev/null || echo iptables
     command -v mvn >/dev/null || echo maven
     command -v javac >/dev/null || echo jdk
+    command -v openssl >/dev/null || echo openssl
+    command -v strace >/dev/null || echo strace
+    command -v valgrind >/dev/null || echo valgrind
+    [[ $WANTED != bench ]] || missing_for_benchmark
     [[ $WANTED != kube ]] || missing_for_kubernetes
+}
+
+missing_for_benchmark() {
+    [[ -x /usr/sbin/haproxy ]] || echo haproxy
+    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
 missing_for_kubernetes() {
@@ -32,7 +42,6 @@ missing_for_kubernetes() {
     command -v mmdebstrap >/dev/null || echo mmdebstrap
     { command -v strip && cc -static -x c -o /dev/null - <<<'int main(void) { return 0; }'; } &>/dev/null ||
         echo build-essential
-    command -v openssl >/dev/null || echo openssl
 }
 
 # What builds Kubernetes: the first Go that fetches by itself the one that a go.mod asks for is 1.21.
@@ -102,7 +111,7 @@ install_rust() {
     fi
 }
 
-[[ -z $WANTED || $WANTED == kube ]] || fail "argument $WANTED: expected kube, or none"
+[[ -z $WANTED || $WANTED == bench || $WANTED == kube ]] || fail "argument $WANTED: expected bench, kube, or none"
 mapfile -t packages < <(missing_packages)
 if ((${#packages[@]})); then
     install_packages "${packages[@]}"

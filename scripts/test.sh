@@ -13,6 +13,8 @@ readonly PROXY_LIMIT_BYTES=$((8 * 1024 * 1024))
 readonly GLIBC='^(libc|libm|ld-linux[a-z0-9-]*|libdl|libpthread|librt)\.so'
 # A hang must end the run, not the patience of CI. Scenarios have deadlines of their own below this.
 readonly TESTS_LIMIT=25m E2E_LIMIT=40m NIGHTLY_LIMIT=6h
+# How long the two record layers are compared, and what starting up and the last case may take on top.
+readonly FUZZ_SECONDS=60 NIGHTLY_FUZZ_SECONDS=3600 FUZZ_GRACE_SECONDS=120
 
 # Enough for some ten failures; the whole output stands above.
 readonly COMPLAINT_LINES=60
@@ -106,8 +108,32 @@ limited() {
     fi
 }
 
+# Always of the whole workspace, whatever is picked from it then: for fewer crates, other features are built.
+readonly CRATE_TESTS=(cargo test --locked --no-fail-fast --workspace --exclude ringmail-tests)
+
 crate_tests() {
-    limited "$TESTS_LIMIT" cargo test --locked --no-fail-fast --workspace --exclude ringmail-tests
+    limited "$TESTS_LIMIT" "${CRATE_TESTS[@]}"
+}
+
+# What connections are promised holds on both record layers; the tests of all crates are about the one that is the default.
+# Not here: what each costs (memory, instructions), and what carries no bytes.
+readonly ON_BOTH_LAYERS=(ends handshake interop last_words refusals)
+
+reference_layer() {
+    local test tests=()
+    for test in "${ON_BOTH_LAYERS[@]}"; do
+        tests+=(--test "$test")
+    done
+    RINGMAIL_RECORD_LAYER=rustls limited "$TESTS_LIMIT" "${CRATE_TESTS[@]}" "${tests[@]}"
+}
+
+# Looks for bytes that the two record layers take differently.
+differential() {
+    local seconds=$1 test=tls::record::tests::differential
+    # A filter that matches nothing would hold too.
+    "${CRATE_TESTS[@]}" --lib -- --list "$test" | grep ': test$' || return 1
+    RINGMAIL_FUZZ_SECONDS=$seconds limited "$((seconds + FUZZ_GRACE_SECONDS))s" \
+        "${CRATE_TESTS[@]}" --lib -- --nocapture "$test"
 }
 
 # Scenarios that measure run alone. Those that mostly wait (for a certificate, a failure detection, a stopped reader) run
@@ -172,6 +198,12 @@ test | nightly)
     build
     wait
     step "tests of the crates" crate_tests
+    step "the proxy on rustls's record layer" reference_layer
+    if [[ $SUITE == nightly ]]; then
+        step "both record layers, an hour of the same bytes" differential "$NIGHTLY_FUZZ_SECONDS"
+    else
+        step "both record layers, a minute of the same bytes" differential "$FUZZ_SECONDS"
+    fi
     ;;
 e2e)
     build

@@ -22,15 +22,27 @@ pub fn get(from: &Namespace, address: SocketAddr, path: &str, deadline: Duration
     from.enter(|| ask(address, path, deadline))?.with_context(|| format!("GET http://{address}{path}"))
 }
 
+/// Asks for the status alone, of a server that takes nothing older than HTTP/1.1: Envoy's admin port.
+pub fn status(from: &Namespace, address: SocketAddr, path: &str, deadline: Duration) -> Result<u16> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let answer = from.enter(|| exchange(address, &request, deadline))?;
+    let parsed = answer.and_then(|answer| parse(&answer));
+    Ok(parsed.with_context(|| format!("GET http://{address}{path}"))?.status)
+}
+
 fn ask(address: SocketAddr, path: &str, deadline: Duration) -> Result<Response> {
+    // HTTP/1.0: the answer is never chunked and ends with the connection.
+    parse(&exchange(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"), deadline)?)
+}
+
+fn exchange(address: SocketAddr, request: &str, deadline: Duration) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, deadline).context("connect")?;
     stream.set_read_timeout(Some(deadline))?;
     stream.set_write_timeout(Some(deadline))?;
-    // HTTP/1.0: the answer is never chunked and ends with the connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").context("send")?;
+    stream.write_all(request.as_bytes()).context("send")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).context("read")?;
-    parse(&String::from_utf8_lossy(&answer))
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 fn parse(answer: &str) -> Result<Response> {

@@ -95,7 +95,7 @@ impl Sidecar {
         let mut all = proxy_settings(pod, files, ca, &token);
         all.insert("service_account".to_owned(), settings.service_account.clone());
         all.extend(settings.proxy.clone());
-        install_rules(pod, files, &settings.init_flags)?;
+        install_rules(pod, &files.program("ringmail-init"), &settings.init_flags)?;
         let mut sidecar = Self {
             pod: pod.name().to_owned(),
             program: files.program("ringmail-proxy"),
@@ -263,8 +263,9 @@ pub fn start_sidecars(
     Ok(sidecars)
 }
 
-fn install_rules(pod: &Pod, files: &MeshFiles, flags: &[String]) -> Result<()> {
-    let init = files.program("ringmail-init");
+/// Puts the rules in place that lead a pod's traffic through a proxy, by the program at `init`. It need not be Ringmail's: any serves
+/// that listens on [`OUTBOUND_PORT`] and [`INBOUND_PORT`] and runs as [`PROXY_UID`].
+pub fn install_rules(pod: &Pod, init: &Path, flags: &[String]) -> Result<()> {
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
     let said = pod.namespace().run(&init.to_string_lossy(), &flags);
     said.map(drop).with_context(|| format!("put the rules of {} in place", pod.name()))

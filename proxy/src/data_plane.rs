@@ -40,6 +40,7 @@ use crate::{
     discovery::{self, Discovery, config_watch::ConfigWatch},
     fence::Fence,
     listen::Sockets,
+    memory,
     parent::{
         ending_signals,
         handover::{Left, leave, take_over},
@@ -240,6 +241,7 @@ impl DataPlane {
         });
         let (workers, mut gone) = workers.map_err(system("workers"))?;
         let workers = Arc::new(workers);
+        tokio::spawn(memory::give_back(Arc::clone(&workers)));
         let state = Arc::new(admin::State {
             config: Arc::clone(&self.config),
             ledgers: workers.ledgers().to_vec(),

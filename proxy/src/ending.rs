@@ -4,21 +4,23 @@
 //! FIN where a RST belongs costs ten seconds per dead address, and a RST where a FIN belongs throws a
 //! healthy node out of the ring. So every end is one of these calls, chosen by the story.
 
-use std::time::Duration;
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use socket2::SockRef;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+
+use crate::{
+    copy::socket,
+    slab::{Size, Slab},
 };
 
 /// How long a leg that was ended with a FIN is still read and discarded. Closing a socket with unread
 /// data makes the kernel send a RST, which could overtake the last bytes or the alert before the FIN.
 const DISCARD_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Bytes discarded per read while waiting for the other side to close.
-const DISCARD_CHUNK: usize = 4096;
 
 /// Ends the leg with a RST at once: whatever is unsent is dropped.
 pub fn reset(stream: TcpStream) {
@@ -32,7 +34,16 @@ pub async fn finish(mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
     }
-    let mut sink = [0u8; DISCARD_CHUNK];
-    let discard = async { while matches!(stream.read(&mut sink).await, Ok(read) if read > 0) {} };
-    let _ = timeout(DISCARD_DEADLINE, discard).await;
+    let _ = timeout(DISCARD_DEADLINE, poll_fn(|cx| poll_discard(&stream, cx))).await;
+}
+
+/// Ready once the other side has closed.
+fn poll_discard(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+    loop {
+        let mut sink = Slab::lend(Size::Small);
+        match ready!(socket::poll_read(stream, cx, sink.memory_mut())) {
+            Ok(0) | Err(_) => return Poll::Ready(()),
+            Ok(_) => {}
+        }
+    }
 }

@@ -21,7 +21,7 @@ use crate::{
     reason::Reason,
     record::{Direction, Protection, Record},
     refusal::Refusal,
-    relay::Relay,
+    relay::{Relay, Relaying},
     snapshot::Snapshot,
     tls::{self, HandshakeError, alert},
     worker::Context,
@@ -39,26 +39,29 @@ struct Admitted {
 /// A leg that is refused: why, and what is left of it to end.
 type Refused = (Refusal, Option<End>);
 
-/// Serves one captured connection to the application, to its end.
-pub async fn serve(context: Rc<Context>, accepted: Accepted) {
+/// Serves one captured connection to the application: what is still to be done, where it is let in.
+pub async fn serve(context: Rc<Context>, accepted: Accepted) -> Option<Relaying> {
     let Accepted { stream, source, mut permit, .. } = accepted;
     let record = Record::open(&context.ledger, Direction::Inbound, source);
     let Ok(stream) = TcpStream::from_std(stream) else {
-        return record.close(Reason::RemoteReset, None);
+        record.close(Reason::RemoteReset, None);
+        return None;
     };
     if !permit.charge(source.ip()) {
         record.close(Reason::LimitConnectionsPerSource, None);
-        return ending::reset(stream);
+        ending::reset(stream);
+        return None;
     }
     match admit(&context, &record, stream).await {
         Ok(Admitted { remote, application, first }) => {
-            Relay { record, remote, application, first, permit }.run(context).await;
+            Some(Box::pin(Relay { record, remote, application, first, permit }.run(context)))
         }
         Err((refusal, remote)) => {
             record.close(refusal.reason(), Some(refusal.to_string()));
             if let Some(remote) = remote {
                 refuse(remote, &refusal).await;
             }
+            None
         }
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! One file per step of a connection's life, in the order data flows:
 //! `listen` (accept) → `orig_dst` → `route` (outbound) or `mode` (inbound) → `connect` → `tls` →
-//! authorize (the policy crate) → `copy` → `record`. `outbound` and `inbound` are mirror images that
+//! authorize (the policy crate) → `copy` (through a `slab`) → `record`. `outbound` and `inbound` are mirror images that
 //! hold only that story. Around them: `worker` (threads and their connections), `drain`, `limits`, `fence`
 //! (an application that was cut off for too long stays so), `probe` (a bare connect learns of a refusal), `discovery` and `credentials` (what the story is
 //! decided by; `control_plane` reaches the servers that tell both), `admin`, `metrics` and `access_log` (what others can see), `config` (every setting, in one
 //! table), `data_plane` (how all of it is put together) and `parent` (the small process that keeps the
-//! sockets while a crashed data plane is started again).
+//! sockets while a crashed data plane is started again). `memory` gives back what is not needed any more.
 
 pub mod access_log;
 pub mod admin;
@@ -29,6 +29,7 @@ pub mod ledger;
 pub mod limits;
 mod line_queue;
 pub mod listen;
+pub mod memory;
 pub mod metrics;
 pub mod mode;
 pub mod orig_dst;
@@ -41,6 +42,7 @@ pub mod refusal;
 pub mod registry;
 pub mod relay;
 pub mod route;
+pub mod slab;
 pub mod snapshot;
 pub mod sys;
 pub mod telemetry;

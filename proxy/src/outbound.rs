@@ -20,7 +20,7 @@ use crate::{
     reason::Reason,
     record::{Direction, Protection, Record},
     refusal::Refusal,
-    relay::Relay,
+    relay::{Relay, Relaying},
     route::{self, Next},
     tls::{self, MeshStream, alert},
     worker::Context,
@@ -29,35 +29,48 @@ use crate::{
 /// A leg that is refused: why, and the stream that is told so, where there is one.
 type Refused = (Refusal, Option<Box<MeshStream>>);
 
-/// Serves one captured connection of the application, to its end.
-pub async fn serve(context: Rc<Context>, accepted: Accepted) {
+/// Serves one captured connection of the application: what is still to be done, where the other leg stands.
+pub async fn serve(context: Rc<Context>, accepted: Accepted) -> Option<Relaying> {
     let Accepted { stream, source, permit, .. } = accepted;
     let record = Record::open(&context.ledger, Direction::Outbound, source);
     let Ok(application) = TcpStream::from_std(stream) else {
-        return record.close(Reason::ApplicationReset, None);
+        record.close(Reason::ApplicationReset, None);
+        return None;
     };
     match reach(&context, &record, &application).await {
-        Ok(remote) => Relay { record, remote, application, first: Vec::new(), permit }.run(context).await,
-        Err((refusal, remote)) => {
-            let reason = refusal.reason();
-            if reason == Reason::DialRefused
-                && let Some(probed) = probe::probed(&context.config, record.live())
-                && probe::leaves_without_a_byte(&application).await
-            {
-                probe::remember(probed);
-            }
-            record.close(reason, Some(refusal.to_string()));
-            if reason == Reason::HandshakeEof {
-                // The far sidecar died in mid-handshake: as if it had a moment later, a cut stream.
-                ending::finish(application).await;
-            } else {
-                ending::reset(application);
-            }
-            if let Some(stream) = remote {
-                alert::abort(*stream, refusal.alert()).await;
-            }
-            drop(permit);
+        Ok(remote) => {
+            Some(Box::pin(Relay { record, remote, application, first: Vec::new(), permit }.run(context)))
         }
+        Err((refusal, remote)) => {
+            refuse(&context, record, (application, refusal, remote)).await;
+            drop(permit);
+            None
+        }
+    }
+}
+
+/// Ends both legs of a connection that is refused.
+async fn refuse(
+    context: &Context,
+    record: Record,
+    (application, refusal, remote): (TcpStream, Refusal, Option<Box<MeshStream>>),
+) {
+    let reason = refusal.reason();
+    if reason == Reason::DialRefused
+        && let Some(probed) = probe::probed(&context.config, record.live())
+        && probe::leaves_without_a_byte(&application).await
+    {
+        probe::remember(probed);
+    }
+    record.close(reason, Some(refusal.to_string()));
+    if reason == Reason::HandshakeEof {
+        // The far sidecar died in mid-handshake: as if it had a moment later, a cut stream.
+        ending::finish(application).await;
+    } else {
+        ending::reset(application);
+    }
+    if let Some(stream) = remote {
+        alert::abort(*stream, refusal.alert()).await;
     }
 }
 

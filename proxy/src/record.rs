@@ -129,7 +129,7 @@ pub struct Live {
     /// Whether bytes may flow: everything is decided and dialled.
     pub established: OnceLock<()>,
     /// Bytes so far.
-    pub bytes: Arc<ByteCounts>,
+    pub bytes: ByteCounts,
 }
 
 impl Live {
@@ -171,7 +171,7 @@ impl Record {
             decided_by: OnceLock::new(),
             handshake: OnceLock::new(),
             established: OnceLock::new(),
-            bytes: Arc::default(),
+            bytes: ByteCounts::default(),
         });
         ledger.opened(&live);
         Self { live, ledger: Arc::clone(ledger), closed: false }

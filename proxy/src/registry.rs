@@ -6,14 +6,16 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    fmt,
+    future::poll_fn,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use ringmail_identity::{RootId, TrustBundle};
 use ringmail_policy::{Inbound, Mode, Request};
-use tokio::sync::Notify;
 
 use crate::{
     reason::Reason,
@@ -22,6 +24,10 @@ use crate::{
     tls::CredentialsRx,
 };
 
+/// Connections that one look tells to rest: a few microseconds each, so that bytes in flight wait two milliseconds
+/// at most when thousands become idle at once.
+const MAX_RESTS: usize = 1024;
+
 /// What a connection is told from outside its own story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
@@ -29,32 +35,56 @@ pub enum Told {
     End(Reason),
     /// Look whether the socket swallows data.
     Probe,
+    /// Give back what can be made again: nothing was said since the last look.
+    Rest,
 }
 
 /// One live connection.
-#[derive(Debug)]
 pub struct Entry {
     live: Arc<Live>,
     root: Option<RootId>,
     end: Cell<Option<Reason>>,
     probe: Cell<bool>,
+    rest: Cell<bool>,
+    /// Bytes have moved since it was last told to rest.
+    active: Cell<bool>,
     /// Set by the connection while sent data is unacknowledged, so that it is probed again.
     in_flight: Cell<bool>,
     seen_bytes: Cell<u64>,
-    wake: Notify,
+    waiting: Cell<Option<Waker>>,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("live", &self.live).field("end", &self.end).finish_non_exhaustive()
+    }
 }
 
 impl Entry {
     /// Waits until the connection is told something. Cancel safe.
     pub async fn told(&self) -> Told {
-        loop {
-            if let Some(reason) = self.end.get() {
-                return Told::End(reason);
-            }
-            if self.probe.take() {
-                return Told::Probe;
-            }
-            self.wake.notified().await;
+        poll_fn(|cx| self.poll_told(cx)).await
+    }
+
+    /// Asked with every byte that is copied, so it locks nothing and registers a waiter only once.
+    fn poll_told(&self, cx: &Context<'_>) -> Poll<Told> {
+        if let Some(reason) = self.end.get() {
+            return Poll::Ready(Told::End(reason));
+        }
+        if self.probe.take() {
+            return Poll::Ready(Told::Probe);
+        }
+        if self.rest.take() {
+            return Poll::Ready(Told::Rest);
+        }
+        let waiting = self.waiting.take().filter(|waker| waker.will_wake(cx.waker()));
+        self.waiting.set(Some(waiting.unwrap_or_else(|| cx.waker().clone())));
+        Poll::Pending
+    }
+
+    fn wake(&self) {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
         }
     }
 
@@ -75,7 +105,7 @@ impl Entry {
     fn tell_end(&self, reason: Reason) {
         if self.end.get().is_none() {
             self.end.set(Some(reason));
-            self.wake.notify_one();
+            self.wake();
         }
     }
 
@@ -157,9 +187,12 @@ impl Registry {
             root,
             end: Cell::new(None),
             probe: Cell::new(false),
+            rest: Cell::new(false),
+            // A handshake's keys are held.
+            active: Cell::new(true),
             in_flight: Cell::new(false),
             seen_bytes: Cell::new(0),
-            wake: Notify::new(),
+            waiting: Cell::new(None),
         });
         self.entries.borrow_mut().insert(live.id, Rc::clone(&entry));
         Stay { registry: Rc::clone(self), entry }
@@ -190,19 +223,26 @@ impl Registry {
     }
 
     /// Asks connections that carried bytes since the last call, or wait for an acknowledgement, to look
-    /// at their sockets. An idle one is not woken.
+    /// at their sockets; those that have just become idle are told to rest. An idle one is not woken.
     pub fn probe(&self) {
+        let mut rests = MAX_RESTS;
         self.each(|entry| {
             let bytes = entry.live.bytes.from_downstream() + entry.live.bytes.to_downstream();
             let moved = entry.seen_bytes.replace(bytes) != bytes;
             if moved || entry.in_flight.get() {
+                entry.active.set(true);
                 entry.probe.set(true);
-                entry.wake.notify_one();
+                entry.wake();
+            } else if entry.active.get() && rests > 0 {
+                rests -= 1;
+                entry.active.set(false);
+                entry.rest.set(true);
+                entry.wake();
             }
         });
     }
 
-    fn each(&self, visit: impl Fn(&Entry)) {
+    fn each(&self, mut visit: impl FnMut(&Entry)) {
         self.entries.borrow().values().for_each(|entry| visit(entry));
     }
 }

@@ -3,14 +3,14 @@
 //! The table of ends is here and nowhere else: what the own application sees, what the far side sees,
 //! and which reason is recorded.
 
-use std::{future::poll_fn, net::SocketAddr, rc::Rc, task::Poll};
+use std::{future::poll_fn, net::SocketAddr, pin::Pin, rc::Rc, task::Poll};
 
 use rustls::AlertDescription;
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
     black_hole::BlackHole,
-    copy::{Duplex, End, Fault, Outcome, Settings},
+    copy::{Duplex, End, Fault, Outcome},
     ending,
     limits::Permit,
     probe,
@@ -42,6 +42,9 @@ enum Remote {
     Reset,
 }
 
+/// A connection that is copied to its end, and all that it holds meanwhile.
+pub type Relaying = Pin<Box<dyn Future<Output = ()>>>;
+
 /// A connection whose both legs stand.
 #[derive(Debug)]
 pub struct Relay {
@@ -59,9 +62,10 @@ pub struct Relay {
 
 impl Relay {
     /// Copies until the end and ends both legs.
-    pub async fn run(self, context: Rc<Context>) {
+    ///
+    /// Not an `async fn`: what such a one is given it holds twice, and this is what every idle connection holds.
+    pub fn run(self, context: Rc<Context>) -> impl Future<Output = ()> {
         let Self { record, remote, application, first, permit } = self;
-        let application = End::Plain(application);
         record.established();
         let root = match &remote {
             End::Mesh(stream) => Some(stream.peer().root),
@@ -69,31 +73,37 @@ impl Relay {
         };
         let stay = context.registry.enter(record.live(), root);
         stay.judge_again(&context.snapshots, &context.credentials);
-        let settings = Settings {
-            buffer_size: context.config.buffer_size,
-            half_close_timeout: context.config.half_close_timeout,
-        };
-        let mut duplex = Duplex::new(settings, first);
-        let mut legs = (remote, application);
-        let reason = copy_and_watch(&context, stay.entry(), &record, &mut duplex, &mut legs).await;
-        let (mut remote, application) = legs;
-        let spoke = duplex.downstream_spoke();
-        drop(stay);
-        if !spoke
-            && let Some(probed) = probe::probed(&context.config, record.live())
-            && is_refused_probe(reason, &application, &mut remote).await
-        {
-            probe::remember(probed);
+        let mut duplex = Duplex::new(context.config.half_close_timeout, &first);
+        let mut legs = (remote, End::Plain(application));
+        async move {
+            let reason = copy_and_watch(&context, stay.entry(), &record, &mut duplex, &mut legs).await;
+            drop(stay);
+            // Boxed: most connections live long, and none of them should hold the room for its end.
+            Box::pin(end(&context, record, legs, (reason, duplex.downstream_spoke()))).await;
+            drop(permit);
         }
-        let destination = record.live().destination.get().map(|destination| destination.port());
-        let cut_is_reset =
-            destination.is_some_and(|port| context.config.truncation_reset_ports.contains(&port));
-        let (to_application, to_remote) = ends(reason, cut_is_reset);
-        record.close(reason, None);
-        if let End::Plain(application) = application {
-            tokio::join!(end_application(application, to_application), end_remote(remote, to_remote));
-        }
-        drop(permit);
+    }
+}
+
+/// Ends both legs as each application must see it, once nothing more is copied.
+async fn end(
+    context: &Context,
+    record: Record,
+    (mut remote, application): (End, End),
+    (reason, downstream_spoke): (Reason, bool),
+) {
+    if !downstream_spoke
+        && let Some(probed) = probe::probed(&context.config, record.live())
+        && is_refused_probe(reason, &application, &mut remote).await
+    {
+        probe::remember(probed);
+    }
+    let destination = record.live().destination.get().map(|destination| destination.port());
+    let cut_is_reset = destination.is_some_and(|port| context.config.truncation_reset_ports.contains(&port));
+    let (to_application, to_remote) = ends(reason, cut_is_reset);
+    record.close(reason, None);
+    if let End::Plain(application) = application {
+        tokio::join!(end_application(application, to_application), end_remote(remote, to_remote));
     }
 }
 
@@ -132,6 +142,11 @@ async fn copy_and_watch(
                         return Reason::BlackHoled;
                     }
                     entry.set_in_flight(black_hole.is_waiting());
+                }
+                Told::Rest => {
+                    if let End::Mesh(stream) = remote {
+                        stream.rest();
+                    }
                 }
             },
             () = fenced(context, record.live()) => return Reason::Fenced,

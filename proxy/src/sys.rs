@@ -1,14 +1,18 @@
-//! The one place where `unsafe` is allowed: three calls that no kept crate wraps.
+//! The one place where `unsafe` is allowed: five calls that no kept crate wraps.
 
 #![expect(unsafe_code, reason = "this module exists to hold the data plane's unsafe blocks")]
 
 use std::{
-    io,
+    fs, io,
     net::TcpListener,
     os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    ptr::{self, NonNull},
 };
 
-use nix::libc;
+use nix::{
+    libc,
+    sys::mman::{MmapAdvise, madvise},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// Bytes of `struct tcp_info` that are read: up to and including `tcpi_snd_wnd` (Linux 5.4).
@@ -90,6 +94,43 @@ pub fn watch(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
     unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }.map_err(io::Error::from)
 }
 
+/// Gives back the resident pages of every mapping that holds program text, this program's and its libraries'. What
+/// is executed again is mapped again, from the page cache.
+///
+/// # Errors
+/// What reading `/proc/self/maps` or the kernel reports.
+pub fn forget_program_pages() -> io::Result<()> {
+    for (start, len) in text_mappings(&fs::read_to_string("/proc/self/maps")?) {
+        let Some(start) = NonNull::new(ptr::with_exposed_provenance_mut(start)) else { continue };
+        // SAFETY: the range is one whole mapping, as the kernel just listed it, of a file, readable, executable and
+        // not writable. Such pages have never been written, so what is mapped again is the same: nothing that any
+        // thread can observe changes.
+        unsafe { madvise(start, len, MmapAdvise::MADV_DONTNEED) }?;
+    }
+    Ok(())
+}
+
+/// Start and length of the mappings of files that are executable and not writable.
+fn text_mappings(maps: &str) -> impl Iterator<Item = (usize, usize)> {
+    maps.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace();
+        let (range, rights, path) = (fields.next()?, fields.next()?, fields.nth(3)?);
+        let (start, end) = range.split_once('-')?;
+        let start = usize::from_str_radix(start, 16).ok()?;
+        let end = usize::from_str_radix(end, 16).ok()?;
+        (rights == "r-xp" && path.starts_with('/')).then_some((start, end.checked_sub(start)?))
+    })
+}
+
+/// Gives the heap's free pages back to the system, where the C library can.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes the allocator's own locks and touches free memory alone.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
@@ -112,6 +153,36 @@ mod tests {
         // The SYN counts as one.
         assert_eq!(info.bytes_acked, 101);
         assert!(info.send_window.is_some_and(|window| window > 0), "{info:?}");
+    }
+
+    #[test]
+    fn only_text_of_files_is_forgotten() {
+        let maps = "55d0-55e0 r--p 00000000 fe:00 1 /usr/bin/proxy\n\
+                    55e0-5600 r-xp 00010000 fe:00 1 /usr/bin/proxy\n\
+                    5600-5610 rw-p 00030000 fe:00 1 /usr/bin/proxy\n\
+                    7f00-7f08 r-xp 00000000 fe:00 2 /usr/lib/libc.so.6\n\
+                    7f10-7f18 rwxp 00000000 fe:00 2 /usr/lib/odd.so\n\
+                    7ff0-7ff2 r-xp 00000000 00:00 0 [vdso]\n\
+                    8000-8010 r-xp 00000000 00:00 0\n";
+        let found: Vec<_> = text_mappings(maps).collect();
+        assert_eq!(found, [(0x55e0, 0x20), (0x7f00, 8)]);
+    }
+
+    #[test]
+    fn a_program_that_forgot_its_pages_goes_on_with_fewer() {
+        let resident = || {
+            let rollup = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+            let field = |name: &str| -> u64 {
+                let line = rollup.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                line.trim_end_matches("kB").trim().parse().unwrap()
+            };
+            field("Rss:") - field("Anonymous:")
+        };
+        let before = resident();
+        forget_program_pages().unwrap();
+        trim_heap();
+        let after = resident();
+        assert!(after < before, "{after} of {before} kB of files");
     }
 
     #[test]

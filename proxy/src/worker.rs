@@ -10,6 +10,7 @@
 use std::{
     io, mem,
     net::TcpListener,
+    pin::Pin,
     rc::Rc,
     sync::{
         Arc,
@@ -21,9 +22,9 @@ use std::{
 
 use ringmail_policy::Inbound;
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, LocalOptions},
     sync::{mpsc, watch},
-    task::{JoinSet, LocalSet},
+    task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
 
@@ -42,6 +43,7 @@ use crate::{
     record::Direction,
     refusal::Refusal,
     registry::Registry,
+    relay::Relaying,
     snapshot::Snapshots,
     tls::{Credentials, CredentialsRx},
 };
@@ -247,13 +249,20 @@ fn spawn<F: Future<Output = ()>>(
     farewells: &mpsc::UnboundedSender<String>,
     work: impl FnOnce() -> F + Send + 'static,
 ) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
     let farewell = Farewell { name: name.clone(), farewells: farewells.clone() };
+    let (begun, begins) = std::sync::mpsc::channel();
     thread::Builder::new().name(name).spawn(move || {
         let _farewell = farewell;
-        runtime.block_on(LocalSet::new().run_until(work()));
+        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => {
+                // Whoever waits for this is there: it is the caller.
+                let _ = begun.send(Ok(()));
+                runtime.block_on(work());
+            }
+            Err(error) => drop(begun.send(Err(error))),
+        }
     })?;
-    Ok(())
+    begins.recv().unwrap_or_else(|_| Err(io::Error::other("a thread ended before it had begun")))
 }
 
 /// Tells the name of a thread when it ends, in whatever way.
@@ -345,14 +354,19 @@ impl Worker {
     }
 }
 
+/// A connection's task holds two boxes, one after the other: what a handshake needs is given back before the
+/// connection settles down to what it holds while it is idle.
 fn start(context: &Rc<Context>, accepted: Accepted, load: Load) {
     let context = Rc::clone(context);
+    let serving: Pin<Box<dyn Future<Output = Option<Relaying>>>> = match accepted.direction {
+        Direction::Inbound => Box::pin(inbound::serve(context, accepted)),
+        Direction::Outbound => Box::pin(outbound::serve(context, accepted)),
+    };
     tokio::task::spawn_local(async move {
-        let _load = load;
-        match accepted.direction {
-            Direction::Inbound => inbound::serve(context, accepted).await,
-            Direction::Outbound => outbound::serve(context, accepted).await,
+        if let Some(relaying) = serving.await {
+            relaying.await;
         }
+        drop(load);
     });
 }
 

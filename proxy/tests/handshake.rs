@@ -12,9 +12,10 @@ use ringmail_proxy::{
     config::Config,
     credentials::{Keeper, RefreshErrorReason, Status},
     reason::Reason,
+    slab::Size,
     tls::{self, Credentials, CredentialsRx},
 };
-use rustls::{AlertDescription, CipherSuite, NamedGroup, ProtocolVersion};
+use rustls::{AlertDescription, CipherSuite, NamedGroup};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -137,9 +138,9 @@ async fn the_hybrid_group_aes_128_and_tls_13_are_what_two_sidecars_agree_on() {
         tls::accept(far, Vec::new(), &server, DEADLINE)
     );
     for stream in [connected.unwrap(), accepted.unwrap()] {
-        assert_eq!(stream.protocol_version(), Some(ProtocolVersion::TLSv1_3));
-        assert_eq!(stream.cipher_suite(), Some(CipherSuite::TLS13_AES_128_GCM_SHA256));
-        assert_eq!(stream.key_exchange_group(), Some(NamedGroup::X25519MLKEM768));
+        // A suite of TLS 1.3 alone.
+        assert_eq!(stream.agreed().suite, Some(CipherSuite::TLS13_AES_128_GCM_SHA256));
+        assert_eq!(stream.agreed().group, Some(NamedGroup::X25519MLKEM768));
     }
 }
 
@@ -309,9 +310,7 @@ async fn a_refused_client_is_told_by_an_alert() {
     });
     let () = accepted;
     let mut stream = connected.unwrap();
-    let mut buffer = [0; 16];
-    let read =
-        std::future::poll_fn(|cx| stream.poll_read(cx, &mut tokio::io::ReadBuf::new(&mut buffer))).await;
+    let read = std::future::poll_fn(|cx| stream.poll_fill(cx, Size::Small)).await;
     let alert = tls::stream::alert_of(&read.unwrap_err());
     assert_eq!(alert, Some(AlertDescription::CertificateUnknown));
 }

@@ -12,10 +12,11 @@ use kit::{
 };
 use ringmail_proxy::{
     reason::Reason,
+    slab::{Size, Slab},
     tls::{self, alert},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, ReadBuf},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::spawn_local,
     time::{sleep, timeout},
@@ -84,23 +85,26 @@ async fn what_was_sent_before_a_goodbye_arrives_whole_although_its_sender_has_fa
         // As much as the kernel takes, so that much of it waits there to be sent.
         let mut sent = 0;
         let chunk = vec![7u8; 1 << 16];
-        while let Ok(written) =
-            timeout(Duration::from_millis(100), poll_fn(|cx| near.poll_write(cx, &chunk))).await
-        {
+        let mut slab = Slab::default();
+        loop {
+            if slab.is_empty() {
+                slab = Slab::holding(&chunk);
+            }
+            let writing = poll_fn(|cx| near.poll_write(cx, &mut slab));
+            let Ok(written) = timeout(Duration::from_millis(100), writing).await else { break };
             sent += written.unwrap();
         }
         let goodbye = spawn_local(async move {
             poll_fn(|cx| near.poll_close_notify(cx)).await.unwrap();
             alert::abort(near, alert::APPLICATION_FAILED).await;
         });
-        let (mut received, mut buffer) = (0, vec![0u8; 1 << 16]);
+        let mut received = 0;
         loop {
-            let mut buf = ReadBuf::new(&mut buffer);
-            poll_fn(|cx| far.poll_read(cx, &mut buf)).await.unwrap();
-            if buf.filled().is_empty() {
+            let slab = poll_fn(|cx| far.poll_fill(cx, Size::Bulk)).await.unwrap();
+            if slab.is_empty() {
                 break;
             }
-            received += buf.filled().len();
+            received += slab.len();
             sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(received, sent, "and then the goodbye");

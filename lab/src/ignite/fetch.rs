@@ -25,11 +25,14 @@ const CACHE_VARIABLE: &str = "RINGMAIL_CACHE";
 const COPY_DEPENDENCIES: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies";
 
 /// The lab's own Java program, by file name.
-const SOURCES: [(&str, &str); 6] = [
+const SOURCES: [(&str, &str); 9] = [
     ("Control.java", include_str!("../../java/ringmail/lab/Control.java")),
     ("ContinuousLoad.java", include_str!("../../java/ringmail/lab/ContinuousLoad.java")),
     ("Load.java", include_str!("../../java/ringmail/lab/Load.java")),
+    ("Measure.java", include_str!("../../java/ringmail/lab/Measure.java")),
     ("Node.java", include_str!("../../java/ringmail/lab/Node.java")),
+    ("Recovery.java", include_str!("../../java/ringmail/lab/Recovery.java")),
+    ("Tls.java", include_str!("../../java/ringmail/lab/Tls.java")),
     ("Train.java", include_str!("../../java/ringmail/lab/Train.java")),
     ("Value.java", include_str!("../../java/ringmail/lab/Value.java")),
 ];

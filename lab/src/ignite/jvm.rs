@@ -110,6 +110,9 @@ impl Jvm {
             writeln!(requests, "{id} {request}").with_context(|| self.broken(request))?;
         }
         let reply = self.said.wait(deadline, |state| state.replies.remove(&id));
+        if reply.is_none() {
+            interrupt::check()?;
+        }
         let reply =
             reply.with_context(|| format!("no answer within {deadline:?}: {}", self.broken(request)))?;
         match reply.split_once(' ') {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::event::{Event, EventKind, field, number};
 use super::fetch::Installation;
 use super::jvm::{Jvm, JvmStart};
+use super::keystores::KeyStores;
 use crate::network::Pod;
 
 /// The client itself starts in about a second; see the same deadline of a node.
@@ -114,10 +115,22 @@ pub struct ThinLoad {
 impl ThinLoad {
     /// Starts the client's JVM; its log is `<folder>/<pod>-load.log`.
     pub fn start(installation: &Installation, pod: &Pod, folder: &Path) -> Result<Self> {
+        Self::start_with(installation, pod, &[], folder)
+    }
+
+    /// The same with further flags of the JVM, which win over the lab's own.
+    pub fn start_with(
+        installation: &Installation,
+        pod: &Pod,
+        jvm_flags: &[String],
+        folder: &Path,
+    ) -> Result<Self> {
+        let mut flags = vec!["-Djava.net.preferIPv4Stack=true".to_owned()];
+        flags.extend_from_slice(jvm_flags);
         let start = JvmStart {
             installation,
             program: "Load",
-            flags: vec!["-Djava.net.preferIPv4Stack=true".to_owned()],
+            flags,
             arguments: Vec::new(),
             log: folder.join(format!("{}-load.log", pod.name())),
         };
@@ -129,10 +142,20 @@ impl ThinLoad {
     /// Connects, or connects anew, to these addresses. With `aware` the client dials every node it learns of and sends each key
     /// to the node that holds it.
     pub fn connect(&self, addresses: &[SocketAddr], aware: bool) -> Result<()> {
+        self.connect_over(addresses, aware, None)
+    }
+
+    /// The same by Ignite's own TLS, where there are key stores for it.
+    pub fn connect_over(&self, addresses: &[SocketAddr], aware: bool, tls: Option<&KeyStores>) -> Result<()> {
         let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
         let timeout = REQUEST_TIMEOUT.as_millis();
-        self.ask(&format!("connect addresses={} timeout={timeout} aware={aware}", addresses.join(",")))
-            .map(drop)
+        let mut request =
+            format!("connect addresses={} timeout={timeout} aware={aware}", addresses.join(","));
+        for argument in tls.map(KeyStores::arguments).unwrap_or_default() {
+            request.push(' ');
+            request.push_str(&argument);
+        }
+        self.ask(&request).map(drop)
     }
 
     /// Makes a cache, unless it is there, that writes to the primary and all backups before it answers.
@@ -218,8 +241,13 @@ impl ThinLoad {
         self.jvm.log_text()
     }
 
-    fn ask(&self, request: &str) -> Result<String> {
-        self.jvm.ask(request, WORK_DEADLINE)
+    pub(super) fn ask(&self, request: &str) -> Result<String> {
+        self.ask_for(request, Duration::ZERO)
+    }
+
+    /// Asks for something that goes on for this long by itself.
+    pub(super) fn ask_for(&self, request: &str, time: Duration) -> Result<String> {
+        self.jvm.ask(request, time + WORK_DEADLINE)
     }
 }
 

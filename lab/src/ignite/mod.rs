@@ -7,14 +7,18 @@
 mod event;
 mod fetch;
 mod jvm;
+mod keystores;
 mod load;
+mod measure;
 mod node;
 mod ring;
 
 pub use event::{Event, EventKind, now_ms};
 pub use fetch::{IgniteVersion, Installation};
+pub use keystores::KeyStores;
 pub use load::{Atomicity, BigValue, LoadShape, Progress, ThinLoad, Verified};
-pub use node::{IgniteNode, NodeSettings, View};
+pub use measure::{Keys, Measured, Measurement, Operation, Recovery};
+pub use node::{IgniteNode, Moved, NodeSettings, View};
 pub use ring::{Formation, Ring};
 
 /// Discovery: the ring itself.

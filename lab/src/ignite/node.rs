@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use super::event::{Event, EventKind, field, number};
 use super::fetch::Installation;
 use super::jvm::{Jvm, JvmStart};
+use super::keystores::KeyStores;
 use crate::network::Pod;
 use crate::process::{Signal, wait_until};
 
@@ -32,13 +33,17 @@ pub struct NodeSettings {
     pub bind_all: bool,
     /// Further flags of the JVM, such as `-DIGNITE_...`.
     pub jvm_flags: Vec<String>,
+    /// The most that its data may take, in MiB; none leaves the lab's own.
+    pub region_mib: Option<u32>,
+    /// Ignite's own TLS on discovery, communication and thin clients.
+    pub tls: Option<KeyStores>,
 }
 
 impl NodeSettings {
     /// A node that binds its pod's address and knows these pods.
     pub fn new<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Self {
         let addresses = pods.into_iter().map(Pod::ip).collect();
-        Self { addresses, bind_all: false, jvm_flags: Vec::new() }
+        Self { addresses, bind_all: false, jvm_flags: Vec::new(), region_mib: None, tls: None }
     }
 }
 
@@ -59,6 +64,31 @@ impl View {
             servers: field(answer, "servers")?.split(',').map(str::to_owned).collect(),
             version: number(answer, "version")?,
             coordinator: field(answer, "coordinator")?.to_owned(),
+        })
+    }
+}
+
+/// The share of a cache that a node was given when it joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Keys that it holds, as primary and as backup.
+    pub entries: u64,
+    /// From its first demand for a partition until it held the last.
+    pub took: Duration,
+}
+
+impl Moved {
+    fn parse(answer: &str) -> Result<Option<Self>> {
+        let moment = |key| -> Result<Option<u64>> {
+            let value = field(answer, key)?;
+            if value == "-1" { Ok(None) } else { number(answer, key).map(Some) }
+        };
+        let entries = number(answer, "entries")?;
+        Ok(match (moment("start_ms")?, moment("end_ms")?) {
+            (Some(start), Some(end)) if end >= start => {
+                Some(Self { entries, took: Duration::from_millis(end - start) })
+            }
+            (Some(_) | None, Some(_) | None) => None,
         })
     }
 }
@@ -90,6 +120,8 @@ impl IgniteNode {
             format!("addresses={}", addresses.join(",")),
             format!("work={}", work.display()),
         ];
+        arguments.extend(settings.region_mib.map(|mib| format!("region_mib={mib}")));
+        arguments.extend(settings.tls.iter().flat_map(KeyStores::arguments));
         let mut flags = settings.jvm_flags.clone();
         flags.push("-Djava.net.preferIPv4Stack=true".to_owned());
         if settings.bind_all {
@@ -142,6 +174,11 @@ impl IgniteNode {
     /// Whether it holds every partition that the ring as it is now wants it to hold.
     pub fn is_rebalanced(&self) -> Result<bool> {
         Ok(self.jvm.ask("rebalanced", VIEW_DEADLINE)?.trim() == "true")
+    }
+
+    /// What it holds of a cache, and how long its share took to be moved to it; none while it is not there yet.
+    pub fn moved(&self, cache: &str) -> Result<Option<Moved>> {
+        Moved::parse(&self.jvm.ask(&format!("moved cache={cache}"), VIEW_DEADLINE)?)
     }
 
     /// Everything it has reported so far, in order.
@@ -209,6 +246,20 @@ impl IgniteNode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_moved_when_both_moments_are_known() {
+        for (answer, expected) in [
+            ("entries=9 start_ms=100 end_ms=350", Some((9, 250))),
+            ("entries=9 start_ms=100 end_ms=-1", None),
+            ("entries=0 start_ms=-1 end_ms=-1", None),
+        ] {
+            let expected =
+                expected.map(|(entries, millis)| Moved { entries, took: Duration::from_millis(millis) });
+            assert_eq!(Moved::parse(answer).unwrap(), expected, "{answer}");
+        }
+        assert!(Moved::parse("entries=9 start_ms=x end_ms=1").is_err());
+    }
 
     #[test]
     fn a_view_is_read_whole_or_not_at_all() {

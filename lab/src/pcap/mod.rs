@@ -11,6 +11,7 @@ mod streams;
 mod tls_records;
 
 pub use capture::{Capture, Captured, Frame};
+pub use hello::ServerChoice;
 pub use ignite_bytes::{Finding, IgniteMark, find_ignite_bytes};
 pub use streams::{Conversation, Direction, Stream, reassemble};
 pub use tls_records::{Fault, Judgement, Offender, RecordCounts, judge};

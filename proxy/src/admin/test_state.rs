@@ -18,7 +18,7 @@ use crate::{
     ledger::Ledger,
     record::{Direction, Protection, Record},
     snapshot::Snapshot,
-    tls::Credentials,
+    tls::{Credentials, TlsSettings},
 };
 
 /// The identity of the pod and of its peer.
@@ -157,5 +157,5 @@ fn credentials() -> Arc<Credentials> {
     let leaf = params.signed_by(&key, &root).unwrap();
     let key = PrivateKey::from_pem(key.serialize_pem().as_bytes()).unwrap();
     let svid = Svid::new(vec![leaf.der().clone()], key).unwrap();
-    Arc::new(Credentials::new(Arc::new(svid), Arc::new(bundle), 3).unwrap())
+    Arc::new(Credentials::new(Arc::new(svid), Arc::new(bundle), 3, &TlsSettings::default()).unwrap())
 }

@@ -43,6 +43,17 @@ pub enum IdentitySource {
     Files,
 }
 
+/// A key exchange group of TLS 1.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyExchange {
+    /// NIST's curve.
+    P256,
+    /// The curve that most peers prefer.
+    X25519,
+    /// The same beside a lattice: recorded traffic stays closed to a later quantum computer.
+    X25519MlKem768,
+}
+
 /// How the proxy's own log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -59,6 +70,15 @@ pub enum OutboundOutside {
     Passthrough,
     /// It is refused.
     Refuse,
+}
+
+/// Who makes and opens the records of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordLayer {
+    /// The proxy's own record layer, over the keys of rustls's handshake.
+    Own,
+    /// rustls's buffered stream: the reference.
+    Rustls,
 }
 
 impl Choice for AccessLogFormat {
@@ -95,6 +115,18 @@ impl Choice for IdentitySource {
     }
 }
 
+impl Choice for KeyExchange {
+    const ALL: &'static [Self] = &[Self::X25519MlKem768, Self::X25519, Self::P256];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::P256 => "P-256",
+            Self::X25519 => "X25519",
+            Self::X25519MlKem768 => "X25519MLKEM768",
+        }
+    }
+}
+
 impl Choice for LogFormat {
     const ALL: &'static [Self] = &[Self::Text, Self::Json];
 
@@ -113,6 +145,17 @@ impl Choice for OutboundOutside {
         match self {
             Self::Passthrough => "passthrough",
             Self::Refuse => "refuse",
+        }
+    }
+}
+
+impl Choice for RecordLayer {
+    const ALL: &'static [Self] = &[Self::Own, Self::Rustls];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Rustls => "rustls",
         }
     }
 }

@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 use tracing_subscriber::filter::Targets;
 
 use super::{
-    choice::{AccessLogFormat, Choice, DiscoverySource, IdentitySource, LogFormat, OutboundOutside},
+    choice::{
+        AccessLogFormat, Choice, DiscoverySource, IdentitySource, KeyExchange, LogFormat, OutboundOutside,
+        RecordLayer,
+    },
     source::{Raw, Shape},
 };
 use crate::app_probe::Probes;
@@ -29,9 +32,6 @@ const MIN_FENCE: Duration = Duration::from_secs(5);
 
 /// More threads than this are a slip of the pen.
 const MAX_WORKERS: usize = 1024;
-
-/// Below a page the system calls outweigh the bytes, and above a MiB a stuck connection holds too much.
-const BUFFER_SIZES: std::ops::RangeInclusive<usize> = 4096..=1024 * 1024;
 
 /// Characters of a long value that a fault repeats; where it is wrong is told besides.
 const SHOWN_OF_JSON: usize = 60;
@@ -228,12 +228,28 @@ pub(super) const LIMIT_OR_DERIVED: Kind<usize> = Kind {
     show: |limit| json!(limit),
 };
 
-pub(super) const BUFFER_SIZE: Kind<usize> = Kind {
-    name: "bytes",
-    expected: "a whole number of bytes from 4096 to 1048576, without a unit",
+pub(super) const KEY_EXCHANGE: Kind<Vec<KeyExchange>> = Kind {
+    name: "list of groups",
+    expected: "a list of at least one of X25519MLKEM768, X25519 and P-256, the preferred first, none twice",
+    shape: Shape::List,
+    parse: |raw| {
+        let groups = list(raw, KeyExchange::from_word)?;
+        let twice = groups.iter().enumerate().find(|(index, group)| groups[..*index].contains(group));
+        match twice {
+            Some((_, group)) => Err(format!("{:?}", group.as_str())),
+            None if groups.is_empty() => Err(raw.to_string()),
+            None => Ok(groups),
+        }
+    },
+    show: |groups| groups.iter().map(|group| group.as_str()).collect(),
+};
+
+pub(super) const RECORD_LAYER: Kind<RecordLayer> = Kind {
+    name: "`own` or `rustls`",
+    expected: "own or rustls",
     shape: Shape::Scalar,
-    parse: |raw| scalar(raw, |text| number(text).filter(|size| BUFFER_SIZES.contains(size))),
-    show: |size| json!(size),
+    parse: |raw| scalar(raw, RecordLayer::from_word),
+    show: |choice| json!(choice.as_str()),
 };
 
 pub(super) const LOG_FILTER: Kind<String> = Kind {

@@ -20,7 +20,9 @@ mod tests;
 
 use std::{fs, path::Path};
 
-pub use choice::{AccessLogFormat, DiscoverySource, IdentitySource, LogFormat, OutboundOutside};
+pub use choice::{
+    AccessLogFormat, DiscoverySource, IdentitySource, KeyExchange, LogFormat, OutboundOutside, RecordLayer,
+};
 pub use cli::{Cli, Page};
 pub use derived::System;
 pub use fault::{ConfigError, Fault, Place};

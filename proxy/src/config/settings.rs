@@ -10,7 +10,10 @@ use rustls_pki_types::ServerName;
 use serde_json::Value;
 
 use super::{
-    choice::{AccessLogFormat, DiscoverySource, IdentitySource, LogFormat, OutboundOutside},
+    choice::{
+        AccessLogFormat, DiscoverySource, IdentitySource, KeyExchange, LogFormat, OutboundOutside,
+        RecordLayer,
+    },
     derived,
     fault::Fault,
     kind::{self, Kind},
@@ -220,8 +223,10 @@ settings! {
     keepalive_interval: Duration = kind::KEEPALIVE, text("10s"), RESTART;
     /// Unanswered keepalive probes that end a connection.
     keepalive_probes: u32 = kind::KEEPALIVE_PROBES, text("3"), RESTART;
-    /// Bytes buffered at most per connection and direction.
-    buffer_size: usize = kind::BUFFER_SIZE, text("65536"), RESTART;
+    /// Groups that a key exchange may use, the preferred first. Peers that know none of them are refused.
+    key_exchange_groups: Vec<KeyExchange> = kind::KEY_EXCHANGE, text("X25519MLKEM768,X25519,P-256"), RESTART;
+    /// Who makes and opens the records of TLS: the proxy itself, or rustls's slower stream, which the first is compared with. On the wire both are the same.
+    record_layer: RecordLayer = kind::RECORD_LAYER, text("own"), RESTART;
     /// Ports on which the application sees a reset, not an end, when the stream between the sidecars was cut.
     truncation_reset_ports: Vec<u16> = kind::PORTS, text(""), RESTART;
     /// Ports by which the members of a ring watch each other: Ignite's discovery. Where a connect without a word was refused behind the far sidecar, the kernel refuses further ones for a moment (docs/capture.md); the rules need the same `--ring-ports`. While the application is fenced, they stay open as long as it is in a ring (docs/fence.md). Empty for none.

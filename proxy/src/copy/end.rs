@@ -5,24 +5,25 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::{io::AsyncWrite, net::TcpStream};
 
-use crate::tls::{
-    MeshStream,
-    alert::{APPLICATION_FAILED, DENIED, REFUSED},
-    stream::alert_of,
+use super::socket;
+use crate::{
+    slab::{Size, Slab},
+    tls::{
+        MeshStream,
+        alert::{APPLICATION_FAILED, DENIED, REFUSED},
+        stream::alert_of,
+    },
 };
 
 /// One end of a copy.
 #[derive(Debug)]
 pub enum End {
-    /// TLS by rustls, with its verified peer.
+    /// Mutual TLS, with its verified peer.
     Mesh(Box<MeshStream>),
     /// A socket without TLS: the own application, or a host outside the mesh.
     Plain(TcpStream),
@@ -48,17 +49,23 @@ pub enum Fault {
 }
 
 impl End {
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Reads what there is, up to `size`. A slab without any means that this end has ended.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, size: Size) -> Poll<io::Result<Slab>> {
         match self {
-            Self::Mesh(stream) => stream.poll_read(cx, buf),
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Mesh(stream) => stream.poll_fill(cx, size),
+            Self::Plain(stream) => socket::poll_fill(stream, cx, size),
         }
     }
 
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    /// Writes what is left of the slab, and tells how much was taken.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, slab: &mut Slab) -> Poll<io::Result<usize>> {
         match self {
-            Self::Mesh(stream) => stream.poll_write(cx, buf),
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Mesh(stream) => stream.poll_write(cx, slab),
+            Self::Plain(stream) => {
+                let written = ready!(socket::poll_write(stream, cx, slab))?;
+                slab.advance(written);
+                Poll::Ready(Ok(written))
+            }
         }
     }
 
@@ -87,8 +94,7 @@ impl End {
 
     /// How this end fails; `None` if the next thing to come from it is a byte or its end in order. Cancel safe.
     pub async fn next_fault(&mut self) -> Option<Fault> {
-        let mut byte = [0];
-        let read = poll_fn(|cx| self.poll_read(cx, &mut ReadBuf::new(&mut byte))).await;
+        let read = poll_fn(|cx| self.poll_fill(cx, Size::Small)).await;
         read.err().map(|error| self.fault_of(&error))
     }
 

@@ -1,16 +1,19 @@
 //! One direction of a copy: read, write, pass the end on.
 //!
-//! The buffer exists only while bytes are on their way, so an idle connection holds none. Nothing is
-//! read while something is unwritten: that is the whole of back-pressure.
+//! Memory is held only while bytes are on their way, so an idle connection holds none. Nothing is read
+//! while something is unsent: that is the whole of back-pressure.
 
-use std::{
-    io,
-    task::{Context, Poll, ready},
+use std::task::{Context, Poll, ready};
+
+use super::{
+    end::{End, Fault},
+    pace::Pace,
 };
+use crate::slab::Slab;
 
-use tokio::io::ReadBuf;
-
-use super::end::{End, Fault};
+/// Bytes that one turn of a direction moves at most, so that one busy connection does not keep a worker from its
+/// others: two reads of the largest size, a tenth of a millisecond.
+const TURN: usize = 512 * 1024;
 
 /// What became of a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +28,9 @@ pub(super) enum FlowEnd {
 
 #[derive(Debug)]
 pub(super) struct Flow {
-    buffer: Vec<u8>,
-    /// The unwritten part of `buffer`.
-    start: usize,
-    end: usize,
-    size: usize,
-    unflushed: bool,
+    /// What was read and is not written.
+    held: Slab,
+    pace: Pace,
     has_read: bool,
     /// The other direction could no longer write to this one's reader.
     reader_lost: bool,
@@ -40,14 +40,11 @@ pub(super) struct Flow {
 
 impl Flow {
     /// `first` was already read.
-    pub(super) fn new(size: usize, first: Vec<u8>) -> Self {
+    pub(super) fn new(first: &[u8]) -> Self {
         Self {
-            start: 0,
-            end: first.len(),
+            held: if first.is_empty() { Slab::default() } else { Slab::holding(first) },
+            pace: Pace::default(),
             has_read: !first.is_empty(),
-            buffer: first,
-            size,
-            unflushed: false,
             reader_lost: false,
             reader_end: None,
             finished: None,
@@ -88,7 +85,7 @@ impl Flow {
             return Poll::Ready(end);
         }
         let end = ready!(self.poll_to_end(cx, reader, writer, count));
-        self.buffer = Vec::new();
+        self.held = Slab::default();
         self.finished = Some(end);
         Poll::Ready(end)
     }
@@ -100,19 +97,16 @@ impl Flow {
         writer: &mut End,
         count: impl Fn(u64),
     ) -> Poll<FlowEnd> {
+        let mut turn = TURN;
         loop {
-            if self.start < self.end {
-                match ready!(writer.poll_write(cx, &self.buffer[self.start..self.end])) {
+            while !self.held.is_empty() {
+                match ready!(writer.poll_write(cx, &mut self.held)) {
                     Ok(0) => return Poll::Ready(FlowEnd::WriterFailed(writer.gone())),
                     Err(error) => return Poll::Ready(FlowEnd::WriterFailed(writer.fault_of(&error))),
-                    Ok(written) => {
-                        self.start += written;
-                        self.unflushed = true;
-                        count(written as u64);
-                    }
+                    Ok(written) => count(written as u64),
                 }
-                continue;
             }
+            self.held = Slab::default();
             match self.reader_end {
                 Some(Ok(())) => {
                     return Poll::Ready(match ready!(writer.poll_end(cx)) {
@@ -127,34 +121,24 @@ impl Flow {
                 }
                 None => {}
             }
-            match self.poll_fill(cx, reader) {
-                Poll::Ready(Ok(0)) if self.reader_lost => self.reader_end = Some(reader.end_once_lost()),
-                Poll::Ready(Ok(0)) => self.reader_end = Some(Ok(())),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => self.reader_end = Some(Err(reader.fault_of(&error))),
-                Poll::Pending => {
-                    self.buffer = Vec::new();
-                    if self.unflushed {
-                        if let Err(error) = ready!(writer.poll_flush(cx)) {
-                            return Poll::Ready(FlowEnd::WriterFailed(writer.fault_of(&error)));
-                        }
-                        self.unflushed = false;
-                    }
-                    return Poll::Pending;
+            if let Err(error) = ready!(writer.poll_flush(cx)) {
+                return Poll::Ready(FlowEnd::WriterFailed(writer.fault_of(&error)));
+            }
+            if turn == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match ready!(reader.poll_fill(cx, self.pace.size())) {
+                Ok(slab) if !slab.is_empty() => {
+                    self.pace.saw(&slab);
+                    self.has_read = true;
+                    turn = turn.saturating_sub(slab.len());
+                    self.held = slab;
                 }
+                Ok(_) if self.reader_lost => self.reader_end = Some(reader.end_once_lost()),
+                Ok(_) => self.reader_end = Some(Ok(())),
+                Err(error) => self.reader_end = Some(Err(reader.fault_of(&error))),
             }
         }
-    }
-
-    fn poll_fill(&mut self, cx: &mut Context<'_>, reader: &mut End) -> Poll<io::Result<usize>> {
-        if self.buffer.len() < self.size {
-            self.buffer.resize(self.size, 0);
-        }
-        let mut buf = ReadBuf::new(&mut self.buffer);
-        ready!(reader.poll_read(cx, &mut buf))?;
-        self.start = 0;
-        self.end = buf.filled().len();
-        self.has_read |= self.end > 0;
-        Poll::Ready(Ok(self.end))
     }
 }

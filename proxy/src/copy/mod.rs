@@ -2,16 +2,25 @@
 //!
 //! - `end`: what a copy copies between, and what a failure of it means.
 //! - `flow`: one direction.
+//! - `pace`: how much it reads at once.
+//! - `socket`: reads and writes of one leg.
 //!
 //! An end that failed while it was written to is still read to its own end, because the far sidecar's
 //! alert, or the application's last bytes, may be waiting there.
 
 mod end;
 mod flow;
+mod pace;
+pub(crate) mod socket;
 
-use std::{future::poll_fn, task::Poll, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
 pub use end::{End, Fault};
 use flow::{Flow, FlowEnd};
@@ -24,15 +33,6 @@ const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the bytes that were read before a failure may take to be delivered. A reader that does not
 /// take them for longer learns of the failure without them.
 const DELIVERY_DEADLINE: Duration = Duration::from_secs(5);
-
-/// What a copy needs to know.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Bytes per direction that are read at once, and held at most besides TLS's own buffers.
-    pub buffer_size: usize,
-    /// How long a half-closed connection may be silent.
-    pub half_close_timeout: Duration,
-}
 
 /// How a copy ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +57,10 @@ pub struct Duplex {
     deadline: Option<Deadline>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Deadline {
-    at: Instant,
+    /// Boxed: most connections never have one.
+    sleep: Pin<Box<Sleep>>,
     then: Expiry,
     /// Bytes of both directions when it was set.
     moved: u64,
@@ -73,32 +74,16 @@ enum Expiry {
 }
 
 impl Duplex {
-    /// Nothing copied yet. `first` was already read from downstream.
-    pub fn new(settings: Settings, first: Vec<u8>) -> Self {
-        Self {
-            onward: Flow::new(settings.buffer_size, first),
-            back: Flow::new(settings.buffer_size, Vec::new()),
-            half_close_timeout: settings.half_close_timeout,
-            deadline: None,
-        }
+    /// Nothing copied yet. `first` was already read from downstream; a half-closed connection may be silent for
+    /// `half_close_timeout`.
+    pub fn new(half_close_timeout: Duration, first: &[u8]) -> Self {
+        Self { onward: Flow::new(first), back: Flow::new(&[]), half_close_timeout, deadline: None }
     }
 
     /// Copies until both directions have ended or one end failed. Neither end is closed here: what
     /// their applications shall see is the story's to say. Cancel safe.
     pub async fn run(&mut self, downstream: &mut End, upstream: &mut End, counts: &ByteCounts) -> Outcome {
-        loop {
-            let deadline = self.deadline.map(|deadline| deadline.at);
-            let step = poll_fn(|cx| self.poll(cx, downstream, upstream, counts));
-            tokio::select! {
-                biased;
-                step = step => if let Some(outcome) = step { return outcome },
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    if let Some(outcome) = self.expired(moved(counts)) {
-                        return outcome;
-                    }
-                }
-            }
-        }
+        poll_fn(|cx| self.poll(cx, downstream, upstream, counts)).await
     }
 
     /// Whether the downstream end gave a byte.
@@ -106,15 +91,13 @@ impl Duplex {
         self.onward.has_read()
     }
 
-    /// Ready with an outcome when there is one, ready with none when a deadline was set and the caller
-    /// has to wait for it too.
     fn poll(
         &mut self,
-        cx: &mut std::task::Context<'_>,
+        cx: &mut Context<'_>,
         downstream: &mut End,
         upstream: &mut End,
         counts: &ByteCounts,
-    ) -> Poll<Option<Outcome>> {
+    ) -> Poll<Outcome> {
         let _ = self.onward.poll(cx, downstream, upstream, |bytes| counts.add_from_downstream(bytes));
         if matches!(self.onward.finished(), Some(FlowEnd::WriterFailed(_))) {
             self.back.reader_is_lost();
@@ -124,27 +107,29 @@ impl Duplex {
             self.onward.reader_is_lost();
         }
         if let Some(outcome) = settled(&self.onward, &self.back, downstream, upstream) {
-            return Poll::Ready(Some(outcome));
+            return Poll::Ready(outcome);
         }
-        match expected(&self.onward, &self.back, downstream, upstream, self.half_close_timeout) {
-            Some((wait, then)) if self.deadline.is_none_or(|deadline| deadline.then != then) => {
-                self.deadline = Some(Deadline { at: Instant::now() + wait, then, moved: moved(counts) });
-                Poll::Ready(None)
-            }
-            Some(_) | None => Poll::Pending,
+        let expected = expected(&self.onward, &self.back, downstream, upstream, self.half_close_timeout);
+        if let Some((wait, then)) = expected
+            && self.deadline.as_ref().is_none_or(|deadline| deadline.then != then)
+        {
+            self.deadline = Some(Deadline { sleep: Box::pin(sleep(wait)), then, moved: moved(counts) });
         }
+        self.poll_deadline(cx, moved(counts))
     }
 
-    fn expired(&mut self, moved: u64) -> Option<Outcome> {
-        let deadline = self.deadline?;
-        match deadline.then {
-            Expiry::Known(outcome) => Some(outcome),
-            Expiry::HalfClosed if moved > deadline.moved => {
-                let at = Instant::now() + self.half_close_timeout;
-                self.deadline = Some(Deadline { at, moved, ..deadline });
-                None
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<Outcome> {
+        loop {
+            let Some(deadline) = &mut self.deadline else { return Poll::Pending };
+            ready!(deadline.sleep.as_mut().poll(cx));
+            match deadline.then {
+                Expiry::Known(outcome) => return Poll::Ready(outcome),
+                Expiry::HalfClosed if moved > deadline.moved => {
+                    deadline.moved = moved;
+                    deadline.sleep.as_mut().reset(Instant::now() + self.half_close_timeout);
+                }
+                Expiry::HalfClosed => return Poll::Ready(Outcome::HalfCloseTimeout),
             }
-            Expiry::HalfClosed => Some(Outcome::HalfCloseTimeout),
         }
     }
 }

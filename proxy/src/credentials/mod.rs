@@ -32,7 +32,7 @@ use zeroize::Zeroizing;
 use crate::{
     config::{Config, IdentitySource},
     control_plane::MAX_ROOTS_FILE,
-    tls::Credentials,
+    tls::{Credentials, TlsSettings},
     watched_file::{WatchedFiles, read_bounded},
 };
 use ca::Ca;
@@ -93,7 +93,8 @@ impl Keeper {
         status: Arc<Status>,
     ) -> Result<(), IdError> {
         let mut publisher = Publisher::new(own_id(config)?, config.trust_domain.clone(), sender, status)
-            .aliases(&config.trust_domain_aliases);
+            .aliases(&config.trust_domain_aliases)
+            .tls(TlsSettings::new(config));
         if let Some(keep) = self.keep {
             publisher = publisher.keep(Box::new(move |kept| keep(&kept.to_bytes())));
         }

@@ -16,7 +16,7 @@ use super::{
     source::Issued,
     status::{RefreshErrorReason, Status},
 };
-use crate::tls::material::{Credentials, MaterialError};
+use crate::tls::material::{Credentials, MaterialError, TlsSettings};
 
 /// Tells the wall clock's time; tests give one that jumps.
 pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -70,6 +70,7 @@ pub(crate) struct Publisher {
     expected: SpiffeId,
     trust_domain: TrustDomain,
     aliases: Vec<TrustDomain>,
+    tls: TlsSettings,
     sender: watch::Sender<Option<Arc<Credentials>>>,
     status: Arc<Status>,
     clock: Clock,
@@ -97,6 +98,7 @@ impl Publisher {
             expected,
             trust_domain,
             aliases: Vec::new(),
+            tls: TlsSettings::default(),
             sender,
             status,
             clock: Arc::new(SystemTime::now),
@@ -111,6 +113,12 @@ impl Publisher {
     /// Accepts peers under other names of the trust domain too; our own certificate stays under its own.
     pub(crate) fn aliases(mut self, aliases: &[TrustDomain]) -> Self {
         self.aliases = aliases.to_vec();
+        self
+    }
+
+    /// Has handshakes use what the settings choose.
+    pub(crate) fn tls(mut self, tls: TlsSettings) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -198,7 +206,7 @@ impl Publisher {
     }
 
     fn publish(&mut self, svid: Arc<Svid>, bundle: Arc<TrustBundle>) -> Result<(), PublishError> {
-        let credentials = Credentials::new(svid, bundle, self.generation + 1)?;
+        let credentials = Credentials::new(svid, bundle, self.generation + 1, &self.tls)?;
         self.generation += 1;
         self.sender.send_replace(Some(Arc::new(credentials)));
         Ok(())

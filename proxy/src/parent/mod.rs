@@ -35,7 +35,7 @@ use nix::{
 };
 use tracing::{error, info, warn};
 
-use crate::listen::Sockets;
+use crate::{listen::Sockets, memory};
 pub use handover::HandoverError;
 use handover::{Greeting, Inbox, Kept, greet};
 use restarts::Restarts;
@@ -153,6 +153,7 @@ impl Parent {
     fn attend(&mut self, child: Pid, stream: &UnixStream) -> io::Result<End> {
         let mut inbox = Inbox::default();
         let mut listening = true;
+        memory::forget_start();
         loop {
             self.wait(listening.then_some(stream), PollTimeout::NONE)?;
             if listening {

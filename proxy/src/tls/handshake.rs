@@ -1,32 +1,28 @@
 //! One mutual TLS 1.3 handshake under one deadline, yielding a stream with its verified peer.
 
-use std::{
-    future::{Future, poll_fn},
-    io,
-    net::IpAddr,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+mod buffered;
+mod turn;
+mod unbuffered;
+
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use ringmail_identity::{PeerError, VerifiedPeer};
-use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible, pki_types::ServerName};
+use rustls::{
+    AlertDescription, Error, InvalidMessage, PeerIncompatible, client::UnbufferedClientConnection,
+    pki_types::ServerName, server::UnbufferedServerConnection,
+};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+use self::unbuffered::{Complete, Failure, Side, drive};
 use super::{
     material::Credentials,
-    stream::{MeshStream, Prefixed},
-    verifier::take_verdict,
+    record::RecordStream,
+    stream::{Agreed, Layer, MeshStream},
 };
-use crate::reason::Reason;
-
-/// Bytes that TLS may keep unsent per connection before the other leg is no longer read: four full
-/// records. More only adds memory under a slow reader.
-const TLS_SEND_BUFFER: usize = 64 * 1024;
+use crate::{config::RecordLayer, reason::Reason};
 
 /// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
@@ -126,10 +122,11 @@ pub async fn accept(
     credentials: &Credentials,
     deadline: Duration,
 ) -> Result<MeshStream, Failed> {
-    let acceptor = TlsAcceptor::from(Arc::clone(&credentials.server));
-    let handshake = acceptor
-        .accept_with(Prefixed::new(prefix, tcp), |session| session.set_buffer_limit(Some(TLS_SEND_BUFFER)));
-    drive(handshake.into_fallible(), deadline, TlsStream::Server).await
+    let config = Arc::clone(&credentials.server);
+    match credentials.layer {
+        RecordLayer::Own => own(tcp, prefix, UnbufferedServerConnection::new(config), deadline).await,
+        RecordLayer::Rustls => within(deadline, buffered::accept(tcp, prefix, config)).await,
+    }
 }
 
 /// Starts a handshake with the sidecar behind `destination`.
@@ -142,37 +139,61 @@ pub async fn connect(
     credentials: &Credentials,
     deadline: Duration,
 ) -> Result<MeshStream, Failed> {
-    let connector = TlsConnector::from(Arc::clone(&credentials.client));
+    let config = Arc::clone(&credentials.client);
     let name = ServerName::IpAddress(destination.into());
-    let handshake = connector.connect_with(name, Prefixed::new(Vec::new(), tcp), |session| {
-        session.set_buffer_limit(Some(TLS_SEND_BUFFER))
-    });
-    drive(handshake.into_fallible(), deadline, TlsStream::Client).await
+    match credentials.layer {
+        RecordLayer::Own => {
+            own(tcp, Vec::new(), UnbufferedClientConnection::new(config, name), deadline).await
+        }
+        RecordLayer::Rustls => within(deadline, buffered::connect(tcp, name, config)).await,
+    }
 }
 
-async fn drive<S>(
-    handshake: impl Future<Output = Result<S, (io::Error, Prefixed)>>,
+/// A complete handshake, whoever did it.
+struct Shaken {
+    layer: Layer,
+    agreed: Agreed,
+    verdict: Option<Result<VerifiedPeer, PeerError>>,
+}
+
+/// A failed one, with what is left of the socket.
+type Broken = (Failure, TcpStream);
+
+async fn own<S: Side>(
+    tcp: TcpStream,
+    prefix: Vec<u8>,
+    side: Result<S, Error>,
     deadline: Duration,
-    wrap: impl FnOnce(S) -> TlsStream<Prefixed>,
+) -> Result<MeshStream, Failed> {
+    match side {
+        Ok(side) => within(deadline, unbuffered(tcp, prefix, side)).await,
+        Err(error) => Err((HandshakeError::Protocol(error), Some(tcp))),
+    }
+}
+
+async fn unbuffered<S: Side>(mut tcp: TcpStream, prefix: Vec<u8>, side: S) -> Result<Shaken, Broken> {
+    match drive(&mut tcp, side, prefix).await {
+        Err(failure) => Err((failure, tcp)),
+        Ok(Complete { secrets, agreed, verdict }) => match RecordStream::new(tcp, secrets) {
+            Ok(stream) => Ok(Shaken { layer: Layer::Records(stream), agreed, verdict }),
+            Err((error, tcp)) => Err((Failure { error: io::Error::other(error), verdict: None }, tcp)),
+        },
+    }
+}
+
+async fn within(
+    deadline: Duration,
+    handshake: impl Future<Output = Result<Shaken, Broken>>,
 ) -> Result<MeshStream, Failed> {
     let started = Instant::now();
-    let mut handshake = pin!(handshake);
-    let mut verdict = None;
-    let watched = poll_fn(|cx| {
-        let polled = handshake.as_mut().poll(cx);
-        if let Some(fresh) = take_verdict() {
-            verdict = Some(fresh);
-        }
-        polled
-    });
-    match timeout_at(started + deadline, watched).await {
-        Ok(Ok(stream)) => match verdict {
-            Some(Ok(peer)) => Ok(MeshStream::new(wrap(stream), peer, started.elapsed())),
+    match timeout_at(started + deadline, handshake).await {
+        Ok(Ok(Shaken { layer, agreed, verdict })) => match verdict {
+            Some(Ok(peer)) => Ok(MeshStream::new(layer, peer, agreed, started.elapsed())),
             Some(Err(refused)) => Err((HandshakeError::Certificate(refused), None)),
             // No verification ran, so nobody is known: never let it pass.
             None => Err((HandshakeError::NoCertificate, None)),
         },
-        Ok(Err((error, io))) => Err((HandshakeError::from_io(error, verdict), Some(io.into_inner()))),
+        Ok(Err((failure, tcp))) => Err((HandshakeError::from_io(failure.error, failure.verdict), Some(tcp))),
         Err(_elapsed) => Err((HandshakeError::TimedOut(deadline), None)),
     }
 }

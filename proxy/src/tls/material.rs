@@ -14,7 +14,8 @@ use rustls::{
 };
 use tokio::sync::watch;
 
-use super::verifier::PeerVerifier;
+use super::{record::TakeSecrets, verifier::PeerVerifier};
+use crate::config::{Config, KeyExchange, RecordLayer};
 
 /// The protocol name that both an Envoy sidecar and this proxy offer for opaque TCP over mutual TLS.
 /// Anything else is refused; a peer that offers none is accepted.
@@ -36,6 +37,30 @@ pub enum MaterialError {
     Settings(rustls::Error),
 }
 
+/// What a user may choose of TLS.
+#[derive(Clone, Debug)]
+pub struct TlsSettings {
+    /// The key exchange groups, the preferred first.
+    pub groups: Vec<KeyExchange>,
+    /// Who makes the records.
+    pub layer: RecordLayer,
+}
+
+impl TlsSettings {
+    /// As the settings say.
+    pub fn new(config: &Config) -> Self {
+        Self { groups: config.key_exchange_groups.clone(), layer: config.record_layer }
+    }
+}
+
+/// The defaults of the settings.
+impl Default for TlsSettings {
+    fn default() -> Self {
+        let groups = vec![KeyExchange::X25519MlKem768, KeyExchange::X25519, KeyExchange::P256];
+        Self { groups, layer: RecordLayer::Own }
+    }
+}
+
 /// An SVID with its bundle, ready for handshakes.
 pub struct Credentials {
     /// Grows by one with every renewal or change of the bundle.
@@ -46,6 +71,7 @@ pub struct Credentials {
     pub bundle: Arc<TrustBundle>,
     pub(super) server: Arc<ServerConfig>,
     pub(super) client: Arc<ClientConfig>,
+    pub(super) layer: RecordLayer,
 }
 
 /// The receiving end of the credentials: `None` until the first ones are held.
@@ -56,8 +82,13 @@ impl Credentials {
     ///
     /// # Errors
     /// [`MaterialError`] where the key cannot sign.
-    pub fn new(svid: Arc<Svid>, bundle: Arc<TrustBundle>, generation: u64) -> Result<Self, MaterialError> {
-        let provider = Arc::new(provider());
+    pub fn new(
+        svid: Arc<Svid>,
+        bundle: Arc<TrustBundle>,
+        generation: u64,
+        tls: &TlsSettings,
+    ) -> Result<Self, MaterialError> {
+        let provider = Arc::new(provider(&tls.groups));
         let verifier = Arc::new(PeerVerifier::new(Arc::clone(&bundle), &provider));
         let signing_key = provider
             .key_provider
@@ -88,8 +119,13 @@ impl Credentials {
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
         client.enable_secret_extraction = true;
+        if tls.layer == RecordLayer::Own {
+            server.key_log = Arc::new(TakeSecrets);
+            client.key_log = Arc::new(TakeSecrets);
+        }
 
-        Ok(Self { generation, svid, bundle, server: Arc::new(server), client: Arc::new(client) })
+        let (server, client) = (Arc::new(server), Arc::new(client));
+        Ok(Self { generation, svid, bundle, server, client, layer: tls.layer })
     }
 }
 
@@ -103,19 +139,19 @@ impl std::fmt::Debug for Credentials {
 }
 
 /// AES-128-GCM first: with hardware support it is the fastest, and ChaCha20 a tenth of its speed.
-/// The hybrid group first: recorded traffic stays closed to a later quantum computer.
-fn provider() -> CryptoProvider {
+fn provider(groups: &[KeyExchange]) -> CryptoProvider {
+    let group = |group: &KeyExchange| match group {
+        KeyExchange::P256 => aws_lc_rs::kx_group::SECP256R1,
+        KeyExchange::X25519 => aws_lc_rs::kx_group::X25519,
+        KeyExchange::X25519MlKem768 => aws_lc_rs::kx_group::X25519MLKEM768,
+    };
     CryptoProvider {
         cipher_suites: vec![
             aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
             aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
             aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
         ],
-        kx_groups: vec![
-            aws_lc_rs::kx_group::X25519MLKEM768,
-            aws_lc_rs::kx_group::X25519,
-            aws_lc_rs::kx_group::SECP256R1,
-        ],
+        kx_groups: groups.iter().map(group).collect(),
         ..aws_lc_rs::default_provider()
     }
 }

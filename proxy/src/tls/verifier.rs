@@ -16,6 +16,8 @@ use rustls::{
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 
+use super::known_chains::KnownChains;
+
 thread_local! {
     static VERDICT: RefCell<Option<Result<VerifiedPeer, PeerError>>> = const { RefCell::new(None) };
 }
@@ -29,12 +31,13 @@ pub(super) fn take_verdict() -> Option<Result<VerifiedPeer, PeerError>> {
 #[derive(Debug)]
 pub(super) struct PeerVerifier {
     bundle: Arc<TrustBundle>,
+    known: KnownChains,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl PeerVerifier {
     pub(super) fn new(bundle: Arc<TrustBundle>, provider: &CryptoProvider) -> Self {
-        Self { bundle, algorithms: provider.signature_verification_algorithms }
+        Self { bundle, known: KnownChains::default(), algorithms: provider.signature_verification_algorithms }
     }
 
     fn verify(
@@ -48,7 +51,12 @@ impl PeerVerifier {
             .chain(intermediates)
             .map(|der| CertificateDer::from(der.as_ref()))
             .collect();
-        let verdict = self.bundle.verify(&chain, usage, now);
+        let verdict = match self.known.find(&chain, usage, now) {
+            Some(peer) => Ok(peer),
+            None => self.bundle.verify(&chain, usage, now).inspect(|peer| {
+                self.known.remember(&chain, usage, peer, now);
+            }),
+        };
         let answer = match &verdict {
             Ok(_) => Ok(()),
             Err(error) => {

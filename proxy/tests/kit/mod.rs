@@ -13,8 +13,16 @@ use rcgen::{
 use ringmail_identity::{PrivateKey, SpiffeId, Svid, TrustBundle, TrustDomain};
 use ringmail_policy::{Inbound, Outbound, Pod, Resources, Settings};
 use ringmail_proxy::{
-    access_log::AccessLog, config::Config, fence::Fence, ledger::Ledger, limits::Limits, orig_dst::Own,
-    registry::Registry, snapshot::Snapshot, tls::Credentials, worker::Context,
+    access_log::AccessLog,
+    config::Config,
+    fence::Fence,
+    ledger::Ledger,
+    limits::Limits,
+    orig_dst::Own,
+    registry::Registry,
+    snapshot::Snapshot,
+    tls::{Credentials, TlsSettings},
+    worker::Context,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -24,6 +32,18 @@ use tokio::{
 /// The trust domain of every test.
 pub(crate) fn trust_domain() -> TrustDomain {
     "cluster.local".parse().unwrap()
+}
+
+/// The variable that has every test run on the record layer of this name: that of the setting `record_layer`.
+pub(crate) const RECORD_LAYER: &str = "RINGMAIL_RECORD_LAYER";
+
+/// The defaults, on the record layer under test.
+pub(crate) fn tls_settings() -> TlsSettings {
+    let text = match std::env::var(RECORD_LAYER) {
+        Ok(layer) => format!("record_layer: {layer}"),
+        Err(_) => String::new(),
+    };
+    TlsSettings::new(&Config::from_text("test.yaml", &text).unwrap())
 }
 
 /// An issuer of test certificates.
@@ -74,7 +94,7 @@ impl Ca {
     pub(crate) fn credentials_trusting(&self, name: &str, bundle: TrustBundle) -> Arc<Credentials> {
         let id = SpiffeId::for_service_account(&trust_domain(), "ignite", name).unwrap();
         let svid = Arc::new(self.svid(id.as_str()));
-        Arc::new(Credentials::new(svid, Arc::new(bundle), 1).unwrap())
+        Arc::new(Credentials::new(svid, Arc::new(bundle), 1, &tls_settings()).unwrap())
     }
 
     /// Credentials of the service account `name` in the namespace `ignite`, trusting this root.

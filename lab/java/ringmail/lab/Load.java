@@ -11,18 +11,21 @@ import org.apache.ignite.cache.CacheWriteSynchronizationMode;
 import org.apache.ignite.client.ClientCache;
 import org.apache.ignite.client.ClientCacheConfiguration;
 import org.apache.ignite.client.IgniteClient;
+import org.apache.ignite.client.SslMode;
 import org.apache.ignite.configuration.ClientConfiguration;
+import org.apache.ignite.ssl.SslContextFactory;
 
 /**
  * A Java thin client that serves the lab: fills caches with values that can be checked, keeps a load running, counts what is lost.
  *
- * Verbs: connect, create, fill, verify, big, run, progress, mark, halt, check, nodes, close.
+ * Verbs: connect, create, fill, verify, big, run, progress, mark, halt, check, nodes, measure, recovering, recovery, recovered, close.
  */
 public final class Load {
     private static final int BATCH = 500;
 
     private static final AtomicReference<IgniteClient> CLIENT = new AtomicReference<>();
     private static final AtomicReference<ContinuousLoad> RUNNING = new AtomicReference<>();
+    private static final AtomicReference<Recovery> RECOVERING = new AtomicReference<>();
 
     private Load() {
     }
@@ -42,6 +45,14 @@ public final class Load {
         verbs.put("halt", a -> halt());
         verbs.put("check", a -> RUNNING.get().check());
         verbs.put("nodes", a -> String.valueOf(CLIENT.get().cluster().forServers().nodes().size()));
+        verbs.put("measure", a -> Measure.run(cache(a), a));
+        verbs.put("recovering", a -> {
+            RECOVERING.set(new Recovery(cache(a), a));
+            RECOVERING.get().start();
+            return "running";
+        });
+        verbs.put("recovery", a -> RECOVERING.get().since(Long.parseLong(Control.argument(a, "since", "0"))));
+        verbs.put("recovered", a -> RECOVERING.get().halt());
         verbs.put("close", a -> {
             CLIENT.getAndSet(null).close();
             return "closed";
@@ -50,12 +61,15 @@ public final class Load {
         Control.serve(verbs);
     }
 
-    /** {@code connect addresses=a:10800,b:10800 timeout=30000 aware=true} */
+    /** {@code connect addresses=a:10800,b:10800 timeout=30000 aware=true}, and the arguments of {@link Tls} */
     static String connect(String[] args) throws Exception {
         ClientConfiguration cfg = new ClientConfiguration()
             .setAddresses(Control.argument(args, "addresses", "127.0.0.1:10800").split(","))
             .setTimeout(Integer.parseInt(Control.argument(args, "timeout", "30000")))
             .setPartitionAwarenessEnabled(Boolean.parseBoolean(Control.argument(args, "aware", "true")));
+        SslContextFactory tls = Tls.factory(args);
+        if (tls != null)
+            cfg.setSslMode(SslMode.REQUIRED).setSslContextFactory(tls);
         IgniteClient old = CLIENT.getAndSet(Ignition.startClient(cfg));
         if (old != null)
             old.close();
@@ -72,16 +86,17 @@ public final class Load {
         return "created";
     }
 
-    /** {@code fill cache=c from=0 count=1000 bytes=100} */
+    /** {@code fill cache=c from=0 count=1000 bytes=100 batch=500} */
     static String fill(String[] args) {
         ClientCache<Long, byte[]> cache = cache(args);
         long from = Long.parseLong(Control.argument(args, "from", "0"));
         long end = from + Long.parseLong(Control.argument(args, "count", "1000"));
         int bytes = Integer.parseInt(Control.argument(args, "bytes", "100"));
+        int size = Integer.parseInt(Control.argument(args, "batch", String.valueOf(BATCH)));
 
-        for (long batch = from; batch < end; batch += BATCH) {
+        for (long batch = from; batch < end; batch += size) {
             Map<Long, byte[]> values = new TreeMap<>();
-            for (long key = batch; key < Math.min(end, batch + BATCH); key++)
+            for (long key = batch; key < Math.min(end, batch + size); key++)
                 values.put(key, Value.of(key, 1, bytes));
             cache.putAll(values);
         }

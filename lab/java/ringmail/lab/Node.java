@@ -7,7 +7,9 @@ import java.util.stream.Collectors;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteState;
 import org.apache.ignite.Ignition;
+import org.apache.ignite.cache.CachePeekMode;
 import org.apache.ignite.cluster.ClusterNode;
+import org.apache.ignite.configuration.ClientConnectorConfiguration;
 import org.apache.ignite.configuration.DataRegionConfiguration;
 import org.apache.ignite.configuration.DataStorageConfiguration;
 import org.apache.ignite.configuration.IgniteConfiguration;
@@ -16,18 +18,24 @@ import org.apache.ignite.events.EventType;
 import org.apache.ignite.internal.GridKernalContext;
 import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.processors.cache.CacheGroupContext;
+import org.apache.ignite.internal.processors.cache.CacheGroupMetricsImpl;
 import org.apache.ignite.internal.processors.cache.distributed.dht.topology.GridDhtLocalPartition;
 import org.apache.ignite.internal.processors.cache.distributed.dht.topology.GridDhtPartitionState;
+import org.apache.ignite.internal.processors.metric.impl.MetricUtils;
 import org.apache.ignite.spi.discovery.tcp.TcpDiscoverySpi;
 import org.apache.ignite.spi.discovery.tcp.ipfinder.vm.TcpDiscoveryVmIpFinder;
+import org.apache.ignite.spi.metric.LongMetric;
+import org.apache.ignite.spi.metric.ReadOnlyMetricRegistry;
+import org.apache.ignite.ssl.SslContextFactory;
 
 /**
  * One server node with the defaults of Ignite: what is set here is its address list, its name and the size of its data region.
  *
- * Arguments: {@code name=} {@code addresses=a,b,c} {@code host=} (empty binds every address, and any port of the range) {@code work=}.
+ * Arguments: {@code name=} {@code addresses=a,b,c} {@code host=} (empty binds every address, and any port of the range) {@code work=}
+ * {@code region_mib=}, and those of {@link Tls}.
  */
 public final class Node {
-    private static final long REGION_BYTES = 256L << 20;
+    private static final String REGION_MIB = "256";
     private static final long REGION_FIRST_BYTES = 32L << 20;
 
     private Node() {
@@ -54,6 +62,7 @@ public final class Node {
         Control.serve(Map.of(
             "view", a -> view(ignite),
             "rebalanced", a -> String.valueOf(isRebalanced((IgniteEx)ignite)),
+            "moved", a -> moved((IgniteEx)ignite, Control.argument(a, "cache", "keys")),
             "stop", a -> {
                 Ignition.stop(ignite.name(), true);
                 return "stopped";
@@ -63,6 +72,7 @@ public final class Node {
     static IgniteConfiguration configuration(String[] args) {
         String name = Control.argument(args, "name", "n1");
         String host = Control.argument(args, "host", "");
+        long regionBytes = Long.parseLong(Control.argument(args, "region_mib", REGION_MIB)) << 20;
         TcpDiscoveryVmIpFinder finder = new TcpDiscoveryVmIpFinder();
         finder.setAddresses(Arrays.asList(Control.argument(args, "addresses", "127.0.0.1").split(",")));
         TcpDiscoverySpi discovery = new TcpDiscoverySpi();
@@ -79,7 +89,13 @@ public final class Node {
         cfg.setDiscoverySpi(discovery);
         cfg.setMetricsLogFrequency(0);
         cfg.setDataStorageConfiguration(new DataStorageConfiguration().setDefaultDataRegionConfiguration(
-            new DataRegionConfiguration().setName("default").setMaxSize(REGION_BYTES).setInitialSize(REGION_FIRST_BYTES)));
+            new DataRegionConfiguration().setName("default").setMaxSize(regionBytes).setInitialSize(REGION_FIRST_BYTES)));
+        SslContextFactory tls = Tls.factory(args);
+        if (tls != null) {
+            cfg.setSslContextFactory(tls);
+            cfg.setClientConnectorConfiguration(new ClientConnectorConfiguration()
+                .setSslEnabled(true).setSslClientAuth(true).setUseIgniteSslContextFactory(true));
+        }
         cfg.setIncludeEventTypes(EventType.EVT_NODE_JOINED, EventType.EVT_NODE_LEFT, EventType.EVT_NODE_FAILED,
             EventType.EVT_NODE_SEGMENTED);
         cfg.setLocalEventListeners(Map.of(event -> {
@@ -119,6 +135,16 @@ public final class Node {
             }
         }
         return true;
+    }
+
+    /** What this node holds of a cache, and when its share was being moved to it: -1 for what was not. */
+    private static String moved(IgniteEx ignite, String cache) {
+        ReadOnlyMetricRegistry metrics =
+            ignite.context().metric().registry(MetricUtils.metricName(CacheGroupMetricsImpl.CACHE_GROUP_METRICS_PREFIX, cache));
+        LongMetric start = metrics.findMetric("RebalancingStartTime");
+        LongMetric end = metrics.findMetric("RebalancingEndTime");
+        long entries = ignite.cache(cache).localSizeLong(CachePeekMode.PRIMARY, CachePeekMode.BACKUP);
+        return "entries=" + entries + " start_ms=" + start.value() + " end_ms=" + end.value();
     }
 
     private static Throwable rootCause(Throwable e) {

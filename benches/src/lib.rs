@@ -1,0 +1,22 @@
+//! Ringmail beside the proxies that a user could pick instead: every candidate carries the same load on the same
+//! path, one after another within a round, so that what is compared is a ratio and not a machine.
+//!
+//! - `results`: what a run leaves behind, and what the report is made from.
+//! - `candidates`: how each is set up, and how it is made sure that it does what its name says.
+//! - `run`: the rounds, and the figures that they fill.
+//! - `load`: what is put on them, by this same binary in the two pods.
+//! - `relay`: the candidate of our own, which is the floor.
+//! - `cost`: CPU time and memory of processes.
+//! - `ignite`: real rings of Ignite.
+//! - `folders`: what of a machine is left out of results.
+//! - `report`: the page, its plots, and the table in README.
+
+pub mod candidates;
+pub mod cost;
+mod folders;
+pub mod ignite;
+pub mod load;
+pub mod relay;
+pub mod report;
+pub mod results;
+pub mod run;

@@ -1,0 +1,6 @@
+//! The record layer against the standard's own vectors and against rustls.
+
+mod differential;
+mod session;
+mod updates;
+mod vectors;
