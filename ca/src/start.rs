@@ -70,7 +70,6 @@ impl Start {
         let bundle_out = bundle_out.map(|path| BundleFile::create(path, authority.bundle_pem()));
         let bundle_out = bundle_out.transpose().map_err(StartError::Bundle)?;
         let listener = bind(self.settings.listen).await?;
-        announce(&listener, metrics_address, &authority);
 
         let (authority, current) = watch::channel(Arc::new(authority));
         let upkeep = Upkeep {
@@ -88,6 +87,8 @@ impl Start {
             certificate: Arc::clone(&certificate),
             attestors: Arc::clone(&attestors),
         });
+        // Whoever waits for this line finds the CA ready.
+        announce(&listener, metrics_address, &current.borrow());
         let server = Arc::new(self.server(current, attestors, certificate));
         let served = tokio::select! {
             served = server.run(listener, self.shutdown.clone()) => served.map_err(StartError::from),
