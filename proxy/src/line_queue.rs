@@ -8,13 +8,18 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError},
+        mpsc::{RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
     time::Duration,
 };
 
 use nix::sys::signal::{SigSet, SigmaskHow};
+// Its room is taken line by line, where the standard library's takes all of it at the start.
+use tokio::sync::mpsc::{
+    self, Receiver, Sender,
+    error::{TryRecvError, TrySendError},
+};
 
 /// How much there may be at once.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +33,7 @@ pub(crate) struct Room {
 /// The way to one reader. A clone leads to the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct LineQueue {
-    sender: SyncSender<Message>,
+    sender: Sender<Message>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -51,7 +56,7 @@ impl LineQueue {
         room: Room,
         tell_dropped: TellDropped,
     ) -> io::Result<Self> {
-        let (sender, receiver) = mpsc::sync_channel(room.lines);
+        let (sender, receiver) = mpsc::channel(room.lines);
         let dropped: Arc<AtomicU64> = Arc::default();
         let mut writer =
             Writer { receiver, out, batch: room.batch, dropped: Arc::clone(&dropped), told: 0, tell_dropped };
@@ -72,11 +77,11 @@ impl LineQueue {
 
     /// Waits up to `deadline` until every line so far is written; false where that took longer.
     pub(crate) fn flush(&self, deadline: Duration) -> bool {
-        let (done, wait) = mpsc::sync_channel(1);
+        let (done, wait) = sync_channel(1);
         // A full queue is the very case in which a flush cannot succeed in time.
         match self.sender.try_send(Message::Flush(done)) {
             Ok(()) => !matches!(wait.recv_timeout(deadline), Err(RecvTimeoutError::Timeout)),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => false,
         }
     }
 
@@ -106,7 +111,7 @@ impl<W: Write> Writer<W> {
                     if is_read {
                         self.tell_dropped();
                     }
-                    self.receiver.recv().ok()
+                    self.receiver.blocking_recv()
                 }
                 Err(TryRecvError::Disconnected) => None,
             };

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use nix::time::{ClockId, clock_gettime};
 use tokio::time::{interval, sleep};
 use tracing::debug;
 
@@ -13,26 +14,42 @@ use crate::{sys, worker::Workers};
 /// When everything that only starting does has been done: credentials are there within a second.
 const STARTED: Duration = Duration::from_secs(1);
 
-/// How often it is asked whether a burst is over.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often it is asked whether a burst is over, or the proxy at rest.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Connections that must be gone for the heap to be worth a look: together they held some megabytes.
 const BURST: usize = 256;
+
+/// Time on a core within which some megabytes of the program are used: that of a few connections or scrapes. A proxy
+/// at rest uses it up in some minutes.
+const WORK: Duration = Duration::from_millis(5);
 
 /// Runs for ever beside the workers.
 pub async fn give_back(workers: Arc<Workers>) {
     sleep(STARTED).await;
     forget_start();
-    let mut most = 0;
+    let (mut most, mut rested) = (0, worked());
     let mut look = interval(LOOK);
     loop {
         look.tick().await;
         let open = workers.open_connections();
-        if is_over(&mut most, open) {
+        // Where one is open, its next byte would wait for the pages.
+        if open == 0 && worked().saturating_sub(rested) >= WORK {
+            debug!("nothing is open: the heap and the program's pages are given back");
+            sys::trim_heap();
+            forget_start();
+            (most, rested) = (0, worked());
+        } else if is_over(&mut most, open) {
             debug!(open, "the heap of a burst is given back");
             sys::trim_heap();
         }
     }
+}
+
+/// Time on a core that this process has used, of all threads.
+fn worked() -> Duration {
+    // The clock is there on every Linux that the proxy runs on; without it nothing is given back.
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Has the kernel forget which pages of the program were used: settings were read and keys made once.

@@ -94,32 +94,46 @@ pub fn watch(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
     unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }.map_err(io::Error::from)
 }
 
-/// Gives back the resident pages of every mapping that holds program text, this program's and its libraries'. What
-/// is executed again is mapped again, from the page cache.
+/// Gives back the resident pages of this program's file and its libraries'. What is used again is mapped again, from
+/// the page cache.
 ///
 /// # Errors
-/// What reading `/proc/self/maps` or the kernel reports.
+/// What reading `/proc/self/smaps` or the kernel reports.
 pub fn forget_program_pages() -> io::Result<()> {
-    for (start, len) in text_mappings(&fs::read_to_string("/proc/self/maps")?) {
+    for (start, len) in untouched_mappings(&fs::read_to_string("/proc/self/smaps")?) {
         let Some(start) = NonNull::new(ptr::with_exposed_provenance_mut(start)) else { continue };
-        // SAFETY: the range is one whole mapping, as the kernel just listed it, of a file, readable, executable and
-        // not writable. Such pages have never been written, so what is mapped again is the same: nothing that any
-        // thread can observe changes.
+        // SAFETY: the range is one whole mapping of a file, as the kernel just listed it, readable and not writable,
+        // and no page of it differs from the file: what is mapped again is the same, and nothing that any thread can
+        // observe changes.
         unsafe { madvise(start, len, MmapAdvise::MADV_DONTNEED) }?;
     }
     Ok(())
 }
 
-/// Start and length of the mappings of files that are executable and not writable.
-fn text_mappings(maps: &str) -> impl Iterator<Item = (usize, usize)> {
-    maps.lines().filter_map(|line| {
-        let mut fields = line.split_whitespace();
-        let (range, rights, path) = (fields.next()?, fields.next()?, fields.nth(3)?);
-        let (start, end) = range.split_once('-')?;
-        let start = usize::from_str_radix(start, 16).ok()?;
-        let end = usize::from_str_radix(end, 16).ok()?;
-        (rights == "r-xp" && path.starts_with('/')).then_some((start, end.checked_sub(start)?))
-    })
+/// Start and length of the mappings of files that cannot be written and never were: what the loader has relocated
+/// is read-only too, and is this process's own.
+fn untouched_mappings(smaps: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut mapping = None;
+    for line in smaps.lines() {
+        if let Some(own) = line.strip_prefix("Anonymous:") {
+            found.extend(mapping.take().filter(|_| own.trim() == "0 kB"));
+        } else if !line.split_whitespace().next().is_some_and(|first| first.ends_with(':')) {
+            mapping = read_only_file(line);
+        }
+    }
+    found
+}
+
+/// Start and length, where this first line of a mapping is of a file's that is not writable.
+fn read_only_file(line: &str) -> Option<(usize, usize)> {
+    let mut fields = line.split_whitespace();
+    let (range, rights, path) = (fields.next()?, fields.next()?, fields.nth(3)?);
+    let (start, end) = range.split_once('-')?;
+    let start = usize::from_str_radix(start, 16).ok()?;
+    let end = usize::from_str_radix(end, 16).ok()?;
+    let is_one = matches!(rights, "r-xp" | "r--p") && path.starts_with('/');
+    is_one.then_some((start, end.checked_sub(start)?))
 }
 
 /// Gives the heap's free pages back to the system, where the C library can.
@@ -156,16 +170,16 @@ mod tests {
     }
 
     #[test]
-    fn only_text_of_files_is_forgotten() {
-        let maps = "55d0-55e0 r--p 00000000 fe:00 1 /usr/bin/proxy\n\
-                    55e0-5600 r-xp 00010000 fe:00 1 /usr/bin/proxy\n\
-                    5600-5610 rw-p 00030000 fe:00 1 /usr/bin/proxy\n\
-                    7f00-7f08 r-xp 00000000 fe:00 2 /usr/lib/libc.so.6\n\
-                    7f10-7f18 rwxp 00000000 fe:00 2 /usr/lib/odd.so\n\
-                    7ff0-7ff2 r-xp 00000000 00:00 0 [vdso]\n\
-                    8000-8010 r-xp 00000000 00:00 0\n";
-        let found: Vec<_> = text_mappings(maps).collect();
-        assert_eq!(found, [(0x55e0, 0x20), (0x7f00, 8)]);
+    fn only_files_that_are_as_they_were_are_forgotten() {
+        let smaps = "55c0-55d0 r--p 00000000 fe:00 1 /usr/bin/proxy\nRss: 64 kB\nAnonymous:             0 kB\n\
+                     VmFlags: rd mr mw me\n\
+                     55e0-5600 r-xp 00010000 fe:00 1 /usr/bin/proxy\nAnonymous:             0 kB\n\
+                     5600-5608 r--p 00030000 fe:00 1 /usr/bin/proxy\nAnonymous:           200 kB\n\
+                     5608-5610 rw-p 00038000 fe:00 1 /usr/bin/proxy\nAnonymous:             0 kB\n\
+                     7f10-7f18 rwxp 00000000 fe:00 2 /usr/lib/odd.so\nAnonymous:             0 kB\n\
+                     7ff0-7ff2 r-xp 00000000 00:00 0 [vdso]\nAnonymous:             0 kB\n\
+                     8000-8010 r-xp 00000000 00:00 0\nAnonymous:             0 kB\n";
+        assert_eq!(untouched_mappings(smaps), [(0x55c0, 0x10), (0x55e0, 0x20)]);
     }
 
     #[test]

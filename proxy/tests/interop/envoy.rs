@@ -31,7 +31,8 @@ impl Envoy {
     /// One that listens without TLS, or with where `server` is, and goes on to `to`, there with TLS where `client` is.
     async fn start(files: &Files, server: Option<Value>, to: SocketAddr, client: Option<Value>) -> Self {
         let program = env::var_os(PROGRAM);
-        let program = program.unwrap_or_else(|| panic!("{PROGRAM} is not set, expected what scripts/envoy.sh prints"));
+        let program =
+            program.unwrap_or_else(|| panic!("{PROGRAM} is not set, expected what scripts/envoy.sh prints"));
         let address = free_address().await;
         let mut chain = json!({ "filters": [{
             "name": "envoy.filters.network.tcp_proxy",
@@ -69,7 +70,7 @@ impl Envoy {
                 }
             }
         };
-        timeout(PATIENCE, dialling).await.expect("envoy does not listen")
+        timeout(PATIENCE, dialling).await.unwrap()
     }
 }
 

@@ -1,10 +1,24 @@
 //! The JDK, as Ignite's own TLS uses it.
 
-use std::{fs, net::SocketAddr, path::{Path, PathBuf}, process::Stdio};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
-use tokio::{io::{BufReader, Lines}, net::TcpListener, process::{Child, ChildStdout, Command}, time::timeout};
+use tokio::{
+    io::{BufReader, Lines},
+    net::TcpListener,
+    process::{Child, ChildStdout, Command},
+    time::timeout,
+};
 
-use super::{BYTES, Files, PATIENCE, echo, hear_the_echo, inbound, kit::{Ca, wire::run}, line_with, outbound, started};
+use super::{
+    BYTES, Files, PATIENCE, echo, hear_the_echo, inbound,
+    kit::{Ca, wire::run},
+    line_with, outbound, started,
+};
 
 /// The JDK changes its key after so many bytes, by its own setting.
 const KEY_LIMITS: &str =

@@ -12,7 +12,7 @@ use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use kit::{
     Ca, Handles, context, pair,
-    wire::{NO_POLICY, run, start},
+    wire::{NO_POLICY, start},
 };
 use ringmail_proxy::{record::Direction, tls};
 use tempfile::TempDir;
@@ -44,7 +44,6 @@ impl Files {
     fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
-
 }
 
 fn started(command: &mut Command) -> (Child, Lines<BufReader<ChildStdout>>) {

@@ -2,9 +2,18 @@
 
 use std::{process::Stdio, time::Duration};
 
-use tokio::{io::{AsyncReadExt, AsyncWriteExt, BufReader, Lines}, net::{TcpListener, TcpStream}, process::{Child, ChildStdout, Command}, time::{sleep, timeout}};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, BufReader, Lines},
+    net::{TcpListener, TcpStream},
+    process::{Child, ChildStdout, Command},
+    time::{sleep, timeout},
+};
 
-use super::{Files, PATIENCE, free_address, inbound, kit::{Ca, wire::run}, line_with, outbound, started};
+use super::{
+    Files, PATIENCE, free_address, inbound,
+    kit::{Ca, wire::run},
+    line_with, outbound, started,
+};
 
 const SUITES: [&str; 3] =
     ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"];
