@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nix::time::{ClockId, clock_gettime};
+use nix::sys::resource::{UsageWho, getrusage};
 use tokio::time::{interval, sleep};
 use tracing::debug;
 
@@ -20,25 +20,28 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Connections that must be gone for the heap to be worth a look: together they held some megabytes.
 const BURST: usize = 256;
 
-/// Time on a core within which some megabytes of the program are used: that of a few connections or scrapes. A proxy
-/// at rest uses it up in some minutes.
-const WORK: Duration = Duration::from_millis(5);
+/// Faults by which pages came back that make it worth to give them back once more: those of one connection. What a
+/// proxy at rest does by itself takes fewer, once.
+const FAULTS: i64 = 48;
 
 /// Runs for ever beside the workers.
 pub async fn give_back(workers: Arc<Workers>) {
     sleep(STARTED).await;
     forget_start();
-    let (mut most, mut rested) = (0, worked());
+    let (mut most, mut rested) = (0, faults());
     let mut look = interval(LOOK);
     loop {
         look.tick().await;
         let open = workers.open_connections();
         // Where one is open, its next byte would wait for the pages.
-        if open == 0 && worked().saturating_sub(rested) >= WORK {
-            debug!("nothing is open: the heap and the program's pages are given back");
+        if open == 0 && faults() - rested >= FAULTS {
+            debug!(
+                faults = faults() - rested,
+                "nothing is open: the heap and the program's pages are given back"
+            );
             sys::trim_heap();
             forget_start();
-            (most, rested) = (0, worked());
+            (most, rested) = (0, faults());
         } else if is_over(&mut most, open) {
             debug!(open, "the heap of a burst is given back");
             sys::trim_heap();
@@ -46,10 +49,10 @@ pub async fn give_back(workers: Arc<Workers>) {
     }
 }
 
-/// Time on a core that this process has used, of all threads.
-fn worked() -> Duration {
-    // The clock is there on every Linux that the proxy runs on; without it nothing is given back.
-    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+/// Pages that have come to this process without a read from a disk.
+fn faults() -> i64 {
+    // It fails for nobody who asks about itself; where it did, nothing would be given back.
+    getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.minor_page_faults())
 }
 
 /// Has the kernel forget which pages of the program were used: settings were read and keys made once.
