@@ -16,7 +16,7 @@ use std::{
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::{admin, config::Config};
+use crate::{admin, config::Config, copy::PIPE_DESCRIPTORS};
 
 /// Descriptors kept free beside those that are counted below: twelve listeners, the standard streams, the parent's
 /// socket, files that are read, a renewal, a lookup of a name and a peer that is told its end.
@@ -193,8 +193,9 @@ fn raise_descriptor_limit() -> u64 {
 /// Descriptors that are no proxied connection's.
 fn reserved(workers: usize) -> u64 {
     let runtimes = workers.saturating_add(OTHER_RUNTIMES).saturating_mul(DESCRIPTORS_PER_RUNTIME);
+    let pipes = workers.saturating_mul(PIPE_DESCRIPTORS);
     let admin = admin::PORTS * admin::MAX_CONNECTIONS;
-    u64::try_from(runtimes.saturating_add(BASE_DESCRIPTORS + admin)).unwrap_or(u64::MAX)
+    u64::try_from(runtimes.saturating_add(pipes).saturating_add(BASE_DESCRIPTORS + admin)).unwrap_or(u64::MAX)
 }
 
 fn connections_within(descriptors: u64, workers: usize) -> usize {
@@ -207,10 +208,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_total_leaves_descriptors_for_admin_renewal_and_every_runtime() {
-        assert_eq!(connections_within(256, 1), 74);
-        assert_eq!(connections_within(20_000, 1), 9_946);
-        assert_eq!(connections_within(20_000, 65), 9_946 - 128);
+    fn the_total_leaves_descriptors_for_admin_renewal_every_runtime_and_pipes() {
+        assert_eq!(connections_within(256, 1), 58);
+        assert_eq!(connections_within(20_000, 1), 9_930);
+        assert_eq!(connections_within(20_000, 65), 9_930 - 64 * 18);
         assert_eq!(connections_within(64, 1), MIN_CONNECTIONS);
         assert_eq!(connections_within(20_000, usize::MAX), MIN_CONNECTIONS);
     }

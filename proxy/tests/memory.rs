@@ -11,10 +11,16 @@ use kit::{
     Ca, Handles, context, pair,
     wire::{NO_POLICY, PATIENCE, run, start},
 };
-use ringmail_proxy::{record::Direction, tls, tls::Credentials};
+use ringmail_proxy::{
+    copy::{Duplex, End},
+    record::{ByteCounts, Direction},
+    tls,
+    tls::Credentials,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    task::spawn_local,
     time::sleep,
 };
 
@@ -77,6 +83,28 @@ async fn round_trip(a: &mut TcpStream, b: &mut TcpStream) {
     a.read_exact(&mut buffer).await.unwrap();
 }
 
+/// A connection that is copied between two plain ends: both applications' ends.
+async fn plain() -> (TcpStream, TcpStream) {
+    let ((a, downstream), (upstream, b)) = (pair().await, pair().await);
+    spawn_local(async move {
+        let (mut downstream, mut upstream) = (End::Plain(downstream), End::Plain(upstream));
+        Duplex::new(PATIENCE, &[]).run(&mut downstream, &mut upstream, &ByteCounts::default()).await
+    });
+    (a, b)
+}
+
+async fn allocated_by_bulk(a: &mut TcpStream, b: &mut TcpStream) -> u64 {
+    let chunk = vec![7; 1 << 20];
+    let mut buffer = vec![0; 1 << 20];
+    let before = HeapStats::get().total_blocks;
+    for _ in 0..MEGABYTES {
+        let (written, read) = tokio::join!(a.write_all(&chunk), b.read_exact(&mut buffer));
+        written.unwrap();
+        read.unwrap();
+    }
+    HeapStats::get().total_blocks - before
+}
+
 /// Has every connection look at itself twice, as a worker does within a second, and give back what it can.
 async fn rest(sidecars: &Sidecars) {
     for _ in 0..2 {
@@ -116,26 +144,21 @@ async fn an_idle_connection_holds_little_and_a_message_allocates_nothing() {
 
         // One that has rested wakes up.
         let (mut a, mut b) = idle.pop().unwrap();
-        round_trip(&mut a, &mut b).await;
-        let before = HeapStats::get().total_blocks;
-        for _ in 0..MESSAGES {
-            round_trip(&mut a, &mut b).await;
+        let (mut c, mut d) = plain().await;
+        for (what, near, far) in [("in the mesh", &mut a, &mut b), ("outside", &mut c, &mut d)] {
+            round_trip(near, far).await;
+            let before = HeapStats::get().total_blocks;
+            for _ in 0..MESSAGES {
+                round_trip(near, far).await;
+            }
+            let messages = HeapStats::get().total_blocks - before;
+            let bulk = allocated_by_bulk(near, far).await;
+            println!("{what}: {messages} allocations for {MESSAGES} messages, {bulk} for {MEGABYTES} MiB");
+            assert!(
+                messages <= ALLOCATIONS && bulk <= ALLOCATIONS,
+                "{what}: {messages} and {bulk}, at most {ALLOCATIONS}"
+            );
         }
-        let messages = HeapStats::get().total_blocks - before;
-        let chunk = vec![7; 1 << 20];
-        let mut buffer = vec![0; 1 << 20];
-        let before = HeapStats::get().total_blocks;
-        for _ in 0..MEGABYTES {
-            let (written, read) = tokio::join!(a.write_all(&chunk), b.read_exact(&mut buffer));
-            written.unwrap();
-            read.unwrap();
-        }
-        let bulk = HeapStats::get().total_blocks - before;
-        println!("{messages} allocations for {MESSAGES} messages, {bulk} for {MEGABYTES} MiB");
-        assert!(
-            messages <= ALLOCATIONS && bulk <= ALLOCATIONS,
-            "{messages} and {bulk}, at most {ALLOCATIONS}"
-        );
     })
     .await;
 }

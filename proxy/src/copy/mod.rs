@@ -4,6 +4,7 @@
 //! - `flow`: one direction.
 //! - `pace`: how much it reads at once.
 //! - `socket`: reads and writes of one leg.
+//! - `splice`: bulk between two legs without TLS, which passes through a pipe instead of a slab.
 //!
 //! An end that failed while it was written to is still read to its own end, because the far sidecar's
 //! alert, or the application's last bytes, may be waiting there.
@@ -12,6 +13,7 @@ mod end;
 mod flow;
 mod pace;
 pub(crate) mod socket;
+mod splice;
 
 use std::{
     future::{Future, poll_fn},
@@ -24,6 +26,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 pub use end::{End, Fault};
 use flow::{Flow, FlowEnd};
+pub(crate) use splice::PIPE_DESCRIPTORS;
 
 use crate::record::ByteCounts;
 

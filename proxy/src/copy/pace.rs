@@ -1,6 +1,6 @@
 //! How much is read at once: little while messages are small, a lot while bytes flow.
 
-use crate::slab::{SLOT_LEN, Size, Slab};
+use crate::slab::{SLOT_LEN, Size};
 
 /// Short reads in a row after which a connection is no longer in bulk. One alone is what every burst ends with.
 const SHORT_READS: u8 = 2;
@@ -18,12 +18,12 @@ impl Pace {
         if self.bulk { Size::Bulk } else { Size::Small }
     }
 
-    /// Learns from a read.
-    pub(super) fn saw(&mut self, slab: &Slab) {
-        if slab.is_full() {
+    /// Learns from a read of `len` bytes; `full` if it took all that there was room for.
+    pub(super) fn saw(&mut self, len: usize, full: bool) {
+        if full {
             self.bulk = true;
             self.short = 0;
-        } else if slab.len() >= SLOT_LEN {
+        } else if len >= SLOT_LEN {
             self.short = 0;
         } else if self.bulk {
             self.short += 1;
@@ -41,9 +41,7 @@ mod tests {
     fn after(reads: &[(usize, bool)]) -> Size {
         let mut pace = Pace::default();
         for (read, full) in reads {
-            let mut slab = Slab::lend(Size::Bulk);
-            slab.filled(*read, *full);
-            pace.saw(&slab);
+            pace.saw(*read, *full);
         }
         pace.size()
     }

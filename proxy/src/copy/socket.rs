@@ -61,7 +61,7 @@ pub(crate) fn poll_write_bytes(
 }
 
 /// Waits until the socket is ready and does `call` once. Less than `all` means that it is not ready any more.
-fn poll_once(
+pub(super) fn poll_once(
     tcp: &TcpStream,
     cx: &mut Context<'_>,
     interest: Interest,
