@@ -14,6 +14,7 @@
 pub mod candidates;
 pub mod cost;
 mod folders;
+pub mod handshake;
 pub mod ignite;
 pub mod load;
 pub mod relay;
