@@ -36,7 +36,7 @@ use crate::{
     inbound,
     ledger::Ledger,
     limits::Limits,
-    listen::{Accepted, accept_all},
+    listen::{Accepted, Manners, accept_all},
     orig_dst::Own,
     outbound,
     reason::Reason,
@@ -336,10 +336,14 @@ impl Worker {
         let mut applied: Option<Arc<Inbound>> = None;
         let mut probe = interval(PROBE_INTERVAL);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut manners = Manners::default();
         loop {
             tokio::select! {
                 // Where nobody accepts any more, those that are here are served to their end.
-                Some((next, load)) = accepted.recv() => start(&context, next, load),
+                Some((next, load)) = accepted.recv() => {
+                    start(&context, next, load);
+                    manners.after_one().await;
+                }
                 Ok(()) = snapshots.changed() => {
                     if let Some(snapshot) = snapshots.borrow_and_update().as_deref() {
                         // What is known of other addresses changes often, and no inbound connection by it.
