@@ -7,13 +7,16 @@
 //! - `load`: what is put on them, by this same binary in the two pods.
 //! - `relay`: the candidate of our own, which is the floor.
 //! - `cost`: CPU time and memory of processes.
+//! - `crowd`: more connections at once than a load has.
 //! - `ignite`: real rings of Ignite.
 //! - `folders`: what of a machine is left out of results.
 //! - `report`: the page, its plots, and the table in README.
 
 pub mod candidates;
 pub mod cost;
+pub mod crowd;
 mod folders;
+pub mod handshake;
 pub mod ignite;
 pub mod load;
 pub mod relay;

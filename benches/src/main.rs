@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use ringmail_bench::candidates::linkerd::{ControlArguments, control};
+use ringmail_bench::handshake::{HandshakeArguments, handshake};
 use ringmail_bench::load::{LoadArguments, load};
 use ringmail_bench::relay::{RelayArguments, relay};
 use ringmail_bench::run::{RunArguments, run};
@@ -26,6 +27,8 @@ enum Command {
     Ignite(Box<ignite::Options>),
     /// Makes the page, its plots and the table in README from the results of one or more runs.
     Report(report::Options),
+    /// Measures what a handshake would cost if sessions were resumed, which Ringmail does not do.
+    Handshake(HandshakeArguments),
     /// The stand-in of Linkerd's control plane, for `run`.
     #[command(hide = true)]
     LinkerdControl(ControlArguments),
@@ -52,6 +55,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Run(arguments) => run(&arguments),
         Command::Ignite(options) => ignite::run(&options),
         Command::Report(options) => report::run(&options),
+        Command::Handshake(arguments) => handshake(&arguments),
         Command::LinkerdControl(arguments) => control(&arguments),
         Command::Load(arguments) => load(&arguments),
         Command::Relay(arguments) => relay(&arguments),

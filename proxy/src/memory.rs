@@ -5,7 +5,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nix::sys::resource::{UsageWho, getrusage};
 use tokio::time::{interval, sleep};
 use tracing::debug;
 
@@ -20,28 +19,20 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Connections that must be gone for the heap to be worth a look: together they held some megabytes.
 const BURST: usize = 256;
 
-/// Faults by which pages came back that make it worth to give them back once more: those of one connection. What a
-/// proxy at rest does by itself takes fewer, once.
-const FAULTS: i64 = 48;
-
 /// Runs for ever beside the workers.
 pub async fn give_back(workers: Arc<Workers>) {
     sleep(STARTED).await;
-    forget_start();
-    let (mut most, mut rested) = (0, faults());
+    give_back_all();
+    let (mut most, mut begun) = (0, workers.begun_connections());
     let mut look = interval(LOOK);
     loop {
         look.tick().await;
         let open = workers.open_connections();
         // Where one is open, its next byte would wait for the pages.
-        if open == 0 && faults() - rested >= FAULTS {
-            debug!(
-                faults = faults() - rested,
-                "nothing is open: the heap and the program's pages are given back"
-            );
-            sys::trim_heap();
-            forget_start();
-            (most, rested) = (0, faults());
+        if open == 0 && workers.begun_connections() != begun {
+            debug!("no connection is open any more: the heap and the program's pages are given back");
+            give_back_all();
+            (most, begun) = (0, workers.begun_connections());
         } else if is_over(&mut most, open) {
             debug!(open, "the heap of a burst is given back");
             sys::trim_heap();
@@ -49,17 +40,13 @@ pub async fn give_back(workers: Arc<Workers>) {
     }
 }
 
-/// Pages that have come to this process without a read from a disk.
-fn faults() -> i64 {
-    // It fails for nobody who asks about itself; where it did, nothing would be given back.
-    getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.minor_page_faults())
-}
-
-/// Has the kernel forget which pages of the program were used: settings were read and keys made once.
-pub fn forget_start() {
+/// Has the kernel forget which pages of the program were used, and gives it the heap's free ones: settings were read
+/// and keys made once.
+pub fn give_back_all() {
     if let Err(error) = sys::forget_program_pages() {
-        debug!(%error, "pages of the program that only starting needed stay resident");
+        debug!(%error, "pages of the program that are not needed stay resident");
     }
+    sys::trim_heap();
 }
 
 /// Whether more than half of the connections that there were at once, and enough of them, are gone.

@@ -14,7 +14,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -36,7 +36,7 @@ use crate::{
     inbound,
     ledger::Ledger,
     limits::Limits,
-    listen::{Accepted, accept_all},
+    listen::{Accepted, Manners, accept_all},
     orig_dst::Own,
     outbound,
     reason::Reason,
@@ -126,6 +126,7 @@ pub struct Workers {
     ledgers: Arc<[Arc<Ledger>]>,
     limits: Arc<Limits>,
     loads: Vec<Arc<AtomicUsize>>,
+    begun: Arc<AtomicU64>,
     end: watch::Sender<Option<Reason>>,
 }
 
@@ -154,8 +155,12 @@ impl Workers {
         let ledgers: Arc<[_]> =
             (0..count).map(|_| Arc::new(Ledger::new(wiring.access_log.clone()))).collect();
         let mut seats: Vec<Seat> = Vec::with_capacity(count);
-        let mut door =
-            Some(Door { listeners: listeners(wiring.outbound, wiring.inbound), limits: Arc::clone(&limits) });
+        let begun: Arc<AtomicU64> = Arc::default();
+        let mut door = Some(Door {
+            listeners: listeners(wiring.outbound, wiring.inbound),
+            limits: Arc::clone(&limits),
+            begun: Arc::clone(&begun),
+        });
         for (number, ledger) in ledgers.iter().enumerate() {
             let (queue, accepted) = mpsc::unbounded_channel();
             seats.push(Seat { queue, load: Arc::default() });
@@ -178,7 +183,7 @@ impl Workers {
         if let Some(door) = door {
             spawn("acceptor".to_owned(), &farewells, move || door.keep(seats))?;
         }
-        Ok((Self { ledgers, limits, loads, end }, gone))
+        Ok((Self { ledgers, limits, loads, begun, end }, gone))
     }
 
     /// The books of every worker.
@@ -197,6 +202,11 @@ impl Workers {
         self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
     }
 
+    /// Connections that were accepted since the start.
+    pub fn begun_connections(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     /// Ends every established connection for `reason`.
     pub fn end_all(&self, reason: Reason) {
         self.end.send_replace(Some(reason));
@@ -212,6 +222,8 @@ fn listeners(outbound: Vec<TcpListener>, inbound: Vec<TcpListener>) -> Vec<(Dire
 struct Door {
     listeners: Vec<(Direction, TcpListener)>,
     limits: Arc<Limits>,
+    /// Connections that were handed on.
+    begun: Arc<AtomicU64>,
 }
 
 impl Door {
@@ -221,9 +233,13 @@ impl Door {
         let mut accepting = JoinSet::new();
         for (direction, listener) in self.listeners {
             let (seats, limits) = (Rc::clone(&seats), Arc::clone(&self.limits));
+            let begun = Arc::clone(&self.begun);
             accepting.spawn_local(async move {
-                let done =
-                    accept_all(listener, direction, limits, |accepted| hand_over(&seats, accepted)).await;
+                let hand_on = |accepted| {
+                    begun.fetch_add(1, Ordering::Relaxed);
+                    hand_over(&seats, accepted);
+                };
+                let done = accept_all(listener, direction, limits, hand_on).await;
                 if let Err(error) = done {
                     tracing::error!(%error, direction = direction.as_str(), "accepting ended");
                 }
@@ -320,10 +336,14 @@ impl Worker {
         let mut applied: Option<Arc<Inbound>> = None;
         let mut probe = interval(PROBE_INTERVAL);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut manners = Manners::default();
         loop {
             tokio::select! {
                 // Where nobody accepts any more, those that are here are served to their end.
-                Some((next, load)) = accepted.recv() => start(&context, next, load),
+                Some((next, load)) = accepted.recv() => {
+                    start(&context, next, load);
+                    manners.after_one().await;
+                }
                 Ok(()) = snapshots.changed() => {
                     if let Some(snapshot) = snapshots.borrow_and_update().as_deref() {
                         // What is known of other addresses changes often, and no inbound connection by it.

@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 
 pub use choice::{Exchange, TlsChoice};
 pub use held::Held;
-pub use place::{CLIENT, Place, SERVER};
+pub use place::{AUTHORITY, CLIENT, Place, SERVER};
 pub use programs::{Programs, open_folder};
 
 /// What carries the load.

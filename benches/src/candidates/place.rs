@@ -8,10 +8,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use ringmail_lab::network::Network;
+use ringmail_lab::network::{Network, Pod};
 use ringmail_lab::pcap::Capture;
 use ringmail_lab::process::{Child, Launch, wait_until};
-use ringmail_lab::sidecar::children_of;
+use ringmail_lab::sidecar::{Sidecar, children_of};
 use ringmail_lab::wire;
 use tempfile::TempDir;
 
@@ -26,8 +26,8 @@ use crate::load::{LISTENING, Measured, Shape, ports};
 pub const CLIENT: &str = "client";
 /// The pod that the load goes to.
 pub const SERVER: &str = "server";
-/// The pod of what proxies need beside them.
-pub(super) const AUTHORITY: &str = "ca";
+/// The pod of what proxies need beside them, which has no proxy itself.
+pub const AUTHORITY: &str = "ca";
 
 /// A control plane that answers, certificates that are issued, filters that are compiled.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
@@ -109,6 +109,17 @@ impl Place {
     /// The cgroup of its proxies, where the machine lets one be made.
     pub fn cgroup(&self) -> Option<&Cgroup> {
         self.cgroup.as_ref()
+    }
+
+    /// One of its pods: [`CLIENT`], [`SERVER`] or [`AUTHORITY`].
+    pub fn pod(&self, name: &str) -> Result<&Pod> {
+        self.network.pod(name)
+    }
+
+    /// Ringmail's sidecar in the pod of this name.
+    pub fn sidecar(&self, pod: &str) -> Result<&Sidecar> {
+        let found = self.started.sidecars.iter().find(|sidecar| sidecar.pod() == pod);
+        found.with_context(|| format!("no sidecar of Ringmail's in {pod}"))
     }
 
     /// The memory of both proxies.

@@ -10,7 +10,7 @@ mod measured;
 mod request;
 mod schedule;
 mod serve;
-mod socket;
+pub(crate) mod socket;
 mod window;
 
 use std::net::{IpAddr, SocketAddr};

@@ -38,7 +38,7 @@ pub(super) fn connect(to: SocketAddr) -> Result<TcpStream> {
 }
 
 /// Begins to open a connection without waiting; it is reset when it is dropped.
-pub(super) fn begin_connect(to: SocketAddr) -> Result<TcpStream> {
+pub(crate) fn begin_connect(to: SocketAddr) -> Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     match socket.connect(&to.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => {
@@ -57,7 +57,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Waits for events; an error after so long without any says how long.
-pub(super) fn wait(epoll: &Epoll, events: &mut [EpollEvent], patience: Duration) -> Result<usize> {
+pub(crate) fn wait(epoll: &Epoll, events: &mut [EpollEvent], patience: Duration) -> Result<usize> {
     let timeout = EpollTimeout::try_from(patience).context("the time of patience")?;
     loop {
         match epoll.wait(events, timeout) {

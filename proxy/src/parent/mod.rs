@@ -153,7 +153,7 @@ impl Parent {
     fn attend(&mut self, child: Pid, stream: &UnixStream) -> io::Result<End> {
         let mut inbox = Inbox::default();
         let mut listening = true;
-        memory::forget_start();
+        memory::give_back_all();
         loop {
             self.wait(listening.then_some(stream), PollTimeout::NONE)?;
             if listening {

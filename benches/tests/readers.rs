@@ -1,0 +1,130 @@
+//! Two thousand readers that do not read: in a program of its own, because memory is that of whole processes.
+
+#![expect(clippy::unwrap_used, reason = "a step that fails fails its test, in a helper too")]
+
+use std::{
+    fs,
+    io::{ErrorKind, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use ringmail_bench::{
+    candidates::{CLIENT, Candidate, Place, Programs, SERVER, Setup, open_folder},
+    cost::memory_of,
+};
+use ringmail_lab::{netns::Namespace, wire};
+
+/// Connections whose readers do not read.
+const READERS: usize = 2_000;
+
+/// Connections that wait to be accepted at the same time.
+const OPENERS: usize = 8;
+
+/// A port that is captured like any other.
+const PORT: u16 = 7_301;
+
+/// The kernel's buffers of a socket in the pods. They are not what is measured, and two thousand times the usual
+/// ones, six on each way, are more than small machines have.
+const SOCKET_BUFFERS: &str = "4096 16384 65536";
+
+/// What a proxy may hold for a blocked connection: what it holds for an idle one and a small slab with its list of pieces,
+/// with what the allocator needs around them.
+const EACH_AT_MOST_KIB: i64 = 26;
+
+/// What a proxy may hold beside that: the 32 slabs for bulk that a worker lends at most, of some 260 KiB each, and a
+/// mebibyte for all else that a busy worker makes once.
+const TOGETHER_AT_MOST_KIB: i64 = 32 * 260 + 1024;
+
+/// What may be left of all that once they are gone: arenas of the allocator fill unevenly.
+const LEFT_AT_MOST_KIB: i64 = 4 * 1024;
+
+/// Nothing is taken from any sender for so long: all are blocked.
+const STUCK: Duration = Duration::from_secs(1);
+
+/// How long a proxy may take to give memory back. It looks every two seconds whether a burst is over.
+const BACK_WITHIN: Duration = Duration::from_secs(12);
+
+#[test]
+fn two_thousand_readers_that_do_not_read_cost_a_bounded_memory_which_comes_back() {
+    let folder = open_folder().unwrap();
+    let programs = Programs::find(PathBuf::from(env!("CARGO_BIN_EXE_ringmail-bench")), None).unwrap();
+    let programs = programs.copied_to(folder.path()).unwrap();
+    let setup = Setup { candidate: Candidate::Ringmail, exchange: None, workers: 1 };
+    let place = Place::prepare(setup, &programs).unwrap();
+    let (client, server) = (place.pod(CLIENT).unwrap(), place.pod(SERVER).unwrap());
+    for pod in [client, server] {
+        pod.namespace().enter(shrink_socket_buffers).unwrap();
+    }
+    let to = SocketAddr::new(server.ip(), PORT);
+    let listener = server.namespace().enter(|| TcpListener::bind(to).unwrap()).unwrap();
+    let before = anonymous(&place);
+    let pairs = connect_all(client.namespace(), to, &listener);
+    let sent = send_until_stuck(&pairs);
+    let most = EACH_AT_MOST_KIB * i64::try_from(READERS).unwrap() + TOGETHER_AT_MOST_KIB;
+    for ((name, held), before) in ["client", "server"].iter().zip(anonymous(&place)).zip(&before) {
+        let held = held - before;
+        let each = held as f64 / READERS as f64;
+        println!("{name}: {held} KiB for {READERS} blocked connections, {each:.1} each; {sent} bytes sent");
+        assert!(held <= most, "{name} holds {held} KiB, at most {most}");
+    }
+    drop(pairs);
+    let back = Instant::now() + BACK_WITHIN;
+    let left = loop {
+        let now = anonymous(&place);
+        let left = [now[0] - before[0], now[1] - before[1]];
+        if left.iter().all(|left| *left <= LEFT_AT_MOST_KIB) || Instant::now() > back {
+            break left;
+        }
+        thread::sleep(Duration::from_millis(200));
+    };
+    println!("{left:?} KiB are left");
+    assert!(left.iter().all(|left| *left <= LEFT_AT_MOST_KIB), "{left:?} KiB, at most {LEFT_AT_MOST_KIB}");
+}
+
+/// KiB of anonymous memory of each proxy, the client's first.
+fn anonymous(place: &Place) -> Vec<i64> {
+    let proxies = place.proxies().unwrap();
+    proxies.iter().map(|pids| memory_of(pids).unwrap().anonymous).collect()
+}
+
+fn shrink_socket_buffers() {
+    for way in ["rmem", "wmem"] {
+        fs::write(format!("/proc/sys/net/ipv4/tcp_{way}"), SOCKET_BUFFERS).unwrap();
+    }
+}
+
+/// Both ends of [`READERS`] connections.
+fn connect_all(client: &Namespace, to: SocketAddr, listener: &TcpListener) -> Vec<(TcpStream, TcpStream)> {
+    let mut pairs = Vec::with_capacity(READERS);
+    while pairs.len() < READERS {
+        let near: Vec<_> = (0..OPENERS).map(|_| wire::connect(client, to).unwrap()).collect();
+        // Which is whose does not matter: nobody reads.
+        pairs.extend(near.into_iter().map(|near| (near, listener.accept().unwrap().0)));
+    }
+    pairs
+}
+
+/// Sends on every connection until nothing more is taken from any, and gives the bytes that were.
+fn send_until_stuck(pairs: &[(TcpStream, TcpStream)]) -> usize {
+    let piece = [7; 1 << 14];
+    let mut sent = 0;
+    let mut stuck = Instant::now() + STUCK;
+    while Instant::now() < stuck {
+        for (near, _) in pairs {
+            let mut near = near;
+            near.set_nonblocking(true).unwrap();
+            match near.write(&piece) {
+                Ok(written) => {
+                    sent += written;
+                    stuck = Instant::now() + STUCK;
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+            }
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    sent
+}
