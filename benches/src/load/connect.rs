@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
-use super::measured::{Measured, histogram, latency, note};
-use super::request::nanoseconds;
+use super::measured::Measured;
 use super::socket;
-use super::window::{Phase, Window};
+use super::tally::Tally;
+use super::window::Window;
 
 /// Events taken at once.
 const EVENTS: usize = 256;
@@ -52,12 +52,11 @@ impl Attempt {
 }
 
 /// Opens connections until the window is over.
-pub(super) fn run(to: SocketAddr, in_flight: usize, mut window: Window) -> Result<Measured> {
+pub(super) fn run(to: SocketAddr, in_flight: usize, window: Window) -> Result<Measured> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     let attempts = (0..in_flight).map(|index| Attempt::begin(&epoll, to, index));
     let mut attempts: Vec<_> = attempts.collect::<Result<_>>()?;
-    let mut times = histogram()?;
-    let mut operations = 0;
+    let mut tally = Tally::new(window)?;
     let mut events = [EpollEvent::empty(); EVENTS];
     loop {
         let ready = socket::wait(&epoll, &mut events, SILENCE)?;
@@ -67,16 +66,8 @@ pub(super) fn run(to: SocketAddr, in_flight: usize, mut window: Window) -> Resul
             if !attempt.advance(&epoll, index)? {
                 continue;
             }
-            let now = Instant::now();
-            match window.phase(now)? {
-                Phase::WarmUp => {}
-                Phase::Measuring => {
-                    operations += 1;
-                    note(&mut times, nanoseconds(now - attempt.begun));
-                }
-                Phase::Over => {
-                    return Ok(Measured { operations, latency: latency(&times), ..window.measured() });
-                }
+            if !tally.done(attempt.begun)? {
+                return Ok(tally.measured());
             }
             // The old one is dropped, which resets it.
             *attempt = Attempt::begin(&epoll, to, index)?;

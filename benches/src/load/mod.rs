@@ -11,6 +11,7 @@ mod request;
 mod schedule;
 mod serve;
 pub(crate) mod socket;
+mod tally;
 mod window;
 
 use std::net::{IpAddr, SocketAddr};

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
-use super::measured::{Measured, histogram, latency, note};
+use super::measured::Measured;
 use super::socket;
-use super::window::{Phase, Window};
+use super::tally::Tally;
+use super::window::Window;
 
 /// Events taken at once.
 const EVENTS: usize = 256;
@@ -66,11 +67,10 @@ impl Caller {
 }
 
 /// Runs the loop over so many connections.
-pub(super) fn run(to: SocketAddr, size: usize, connections: usize, mut window: Window) -> Result<Measured> {
+pub(super) fn run(to: SocketAddr, size: usize, connections: usize, window: Window) -> Result<Measured> {
     let (epoll, mut callers) = open(to, size, connections)?;
     let (message, mut buffer) = (vec![0; size], vec![0; size]);
-    let mut times = histogram()?;
-    let mut operations = 0;
+    let mut tally = Tally::new(window)?;
     for caller in &mut callers {
         caller.send(&message)?;
     }
@@ -83,17 +83,9 @@ pub(super) fn run(to: SocketAddr, size: usize, connections: usize, mut window: W
             if !caller.receive(&mut buffer)? {
                 continue;
             }
-            let now = Instant::now();
-            match window.phase(now)? {
-                Phase::WarmUp => {}
-                Phase::Measuring => {
-                    operations += 1;
-                    note(&mut times, nanoseconds(now - caller.sent));
-                }
-                Phase::Over => {
-                    let bytes = operations * size as u64;
-                    return Ok(Measured { operations, bytes, latency: latency(&times), ..window.measured() });
-                }
+            if !tally.done(caller.sent)? {
+                let measured = tally.measured();
+                return Ok(Measured { bytes: measured.operations * size as u64, ..measured });
             }
             caller.send(&message)?;
         }
