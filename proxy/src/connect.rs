@@ -2,14 +2,26 @@
 //!
 //! The application gives up first and by its own rules; this deadline only bounds what a forgotten
 //! dial may hold.
+//!
+//! To the own application the way is the loopback, whose segments are as long as a window of 64 KiB. An application
+//! with a window of that size (Ignite asks for a buffer of 32 KiB) would be written to at the pace of a timer, five
+//! times a second, from the moment on in which its window is a little shorter than a segment: TCP does not cut one
+//! that it has made before it has waited. So segments to the application are as short as those that a network gives.
 
 use std::{io, net::SocketAddr, time::Duration};
 
 use nix::errno::Errno;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 
 use crate::{config::Config, ending, reason::Reason};
+
+/// Bytes of a segment to the own application: those of an Ethernet, on which every window works. The loopback
+/// carries many of them as one packet.
+const APPLICATION_SEGMENT: u32 = 1460;
 
 /// Why the next hop could not be dialled.
 #[derive(Debug, thiserror::Error)]
@@ -70,20 +82,39 @@ impl ConnectError {
     }
 }
 
-/// Dials `destination` within the settings' connect deadline and prepares the socket.
+/// Dials `destination` over the network within the settings' connect deadline and prepares the socket.
 ///
 /// # Errors
 /// [`ConnectError`], which names the destination.
 pub async fn dial(destination: SocketAddr, config: &Config) -> Result<TcpStream, ConnectError> {
+    dial_with(destination, config, |_| Ok(())).await
+}
+
+/// Dials the own application at `destination`; as [`dial`], with the segments of a network.
+///
+/// # Errors
+/// [`ConnectError`], which names the destination.
+pub async fn dial_application(destination: SocketAddr, config: &Config) -> Result<TcpStream, ConnectError> {
+    dial_with(destination, config, |socket| socket.set_tcp_mss(APPLICATION_SEGMENT)).await
+}
+
+async fn dial_with(
+    destination: SocketAddr,
+    config: &Config,
+    options: impl FnOnce(&SockRef<'_>) -> io::Result<()>,
+) -> Result<TcpStream, ConnectError> {
+    let failed = |source| ConnectError::Failed { destination, source };
     let deadline = config.connect_timeout;
-    let stream = match timeout(deadline, TcpStream::connect(destination)).await {
+    let socket = if destination.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(failed)?;
+    options(&SockRef::from(&socket)).map_err(failed)?;
+    let stream = match timeout(deadline, socket.connect(destination)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(ConnectError::from_io(destination, deadline, error)),
         Err(_elapsed) => return Err(ConnectError::TimedOut { destination, deadline }),
     };
     let stream = not_with_itself(stream, destination)?;
-    prepare(&SockRef::from(&stream), config)
-        .map_err(|source| ConnectError::Failed { destination, source })?;
+    prepare(&SockRef::from(&stream), config).map_err(failed)?;
     Ok(stream)
 }
 
@@ -114,11 +145,56 @@ pub fn prepare(socket: &SockRef<'_>, config: &Config) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::{
+        io::{Read, Write},
+        net::{Ipv4Addr, TcpListener, TcpStream as Blocking},
+        thread,
+        time::Instant,
+    };
 
-    use tokio::net::TcpSocket;
+    use socket2::{Domain, Socket, Type};
 
     use super::*;
+
+    /// What Ignite asks for, on both ends of its connections.
+    const IGNITES_BUFFER: usize = 32 << 10;
+
+    /// More than fits into all buffers between two applications, so that the window decides.
+    const BULK: usize = 8 << 20;
+
+    /// An application with this receive buffer, and a connection to it.
+    async fn application(buffer: usize) -> (Blocking, Blocking) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(buffer).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        socket.listen(1).unwrap();
+        let listener = TcpListener::from(socket);
+        let config = Config::from_text("test.yaml", "").unwrap();
+        let dialled = dial_application(listener.local_addr().unwrap(), &config).await.unwrap();
+        let dialled = dialled.into_std().unwrap();
+        dialled.set_nonblocking(false).unwrap();
+        (dialled, listener.accept().unwrap().0)
+    }
+
+    /// How long it takes to write [`BULK`] to a reader that takes what there is.
+    fn bulk(mut writer: &Blocking, mut reader: &Blocking) -> Duration {
+        let began = Instant::now();
+        thread::scope(|scope| {
+            scope.spawn(move || writer.write_all(&vec![7; BULK]).unwrap());
+            reader.read_exact(&mut vec![0; BULK]).unwrap();
+        });
+        began.elapsed()
+    }
+
+    #[tokio::test]
+    async fn an_application_whose_window_became_small_is_written_to_without_waiting_for_a_timer() {
+        let (dialled, accepted) = application(IGNITES_BUFFER).await;
+        bulk(&dialled, &accepted);
+        SockRef::from(&accepted).set_recv_buffer_size(IGNITES_BUFFER / 4).unwrap();
+        // A timer of 200 ms with every window of some 10 KiB takes minutes.
+        let took = bulk(&dialled, &accepted);
+        assert!(took < Duration::from_secs(10), "{BULK} bytes took {took:?}");
+    }
 
     #[tokio::test]
     async fn a_dial_that_meets_itself_is_refused_and_leaves_the_port_free() {

@@ -231,7 +231,7 @@ impl Admission<'_> {
         if let Some(absence) = self.context.fenced_off(self.destination.port()) {
             return Err(Refusal::Fenced(absence.away()));
         }
-        Ok(connect::dial(self.destination, &self.context.config).await?)
+        Ok(connect::dial_application(self.destination, &self.context.config).await?)
     }
 
     fn authorize(&self) -> Result<(), Refusal> {

@@ -7,8 +7,11 @@
 //! None of these threads ends before the process does. One that does, by a panic or because nobody accepts
 //! any more, is reported: a data plane with a part missing looks healthy and serves nobody.
 
+mod door;
+mod thread;
+
 use std::{
-    io, mem,
+    io,
     net::TcpListener,
     pin::Pin,
     rc::Rc,
@@ -16,18 +19,19 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    thread,
     time::Duration,
 };
 
 use ringmail_policy::Inbound;
 use tokio::{
-    runtime::{Builder, LocalOptions},
     sync::{mpsc, watch},
-    task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
 
+use self::{
+    door::{Door, Handed, Load, Seat, listeners},
+    thread::spawn,
+};
 use crate::{
     access_log::AccessLog,
     config::Config,
@@ -36,7 +40,7 @@ use crate::{
     inbound,
     ledger::Ledger,
     limits::Limits,
-    listen::{Accepted, Manners, accept_all},
+    listen::{Accepted, Manners},
     orig_dst::Own,
     outbound,
     reason::Reason,
@@ -133,15 +137,6 @@ pub struct Workers {
 /// Yields the name of each thread that is gone. None of them goes while all is well.
 pub type Gone = mpsc::UnboundedReceiver<String>;
 
-/// What is handed to a worker: a connection, and its share of the worker's load.
-type Handed = (Accepted, Load);
-
-#[derive(Clone, Debug)]
-struct Seat {
-    queue: mpsc::UnboundedSender<Handed>,
-    load: Arc<AtomicUsize>,
-}
-
 impl Workers {
     /// Starts the settings' number of workers and begins to accept.
     ///
@@ -210,87 +205,6 @@ impl Workers {
     /// Ends every established connection for `reason`.
     pub fn end_all(&self, reason: Reason) {
         self.end.send_replace(Some(reason));
-    }
-}
-
-fn listeners(outbound: Vec<TcpListener>, inbound: Vec<TcpListener>) -> Vec<(Direction, TcpListener)> {
-    let outbound = outbound.into_iter().map(|listener| (Direction::Outbound, listener));
-    outbound.chain(inbound.into_iter().map(|listener| (Direction::Inbound, listener))).collect()
-}
-
-/// The listeners, and what one who stands at them needs.
-struct Door {
-    listeners: Vec<(Direction, TcpListener)>,
-    limits: Arc<Limits>,
-    /// Connections that were handed on.
-    begun: Arc<AtomicU64>,
-}
-
-impl Door {
-    /// Accepts on every listener; returns once one of them does not accept any more.
-    async fn keep(self, seats: Vec<Seat>) {
-        let seats: Rc<[Seat]> = seats.into();
-        let mut accepting = JoinSet::new();
-        for (direction, listener) in self.listeners {
-            let (seats, limits) = (Rc::clone(&seats), Arc::clone(&self.limits));
-            let begun = Arc::clone(&self.begun);
-            accepting.spawn_local(async move {
-                let hand_on = |accepted| {
-                    begun.fetch_add(1, Ordering::Relaxed);
-                    hand_over(&seats, accepted);
-                };
-                let done = accept_all(listener, direction, limits, hand_on).await;
-                if let Err(error) = done {
-                    tracing::error!(%error, direction = direction.as_str(), "accepting ended");
-                }
-            });
-        }
-        if accepting.join_next().await.is_none() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-fn hand_over(seats: &[Seat], accepted: Accepted) {
-    let least = seats.iter().min_by_key(|seat| seat.load.load(Ordering::Relaxed));
-    if let Some(seat) = least {
-        // A worker that is gone drops the connection: the process is ending.
-        let _ = seat.queue.send((accepted, Load::on(&seat.load)));
-    }
-}
-
-/// Runs `work` on a thread and a runtime of its own; it is made there and never leaves.
-fn spawn<F: Future<Output = ()>>(
-    name: String,
-    farewells: &mpsc::UnboundedSender<String>,
-    work: impl FnOnce() -> F + Send + 'static,
-) -> io::Result<()> {
-    let farewell = Farewell { name: name.clone(), farewells: farewells.clone() };
-    let (begun, begins) = std::sync::mpsc::channel();
-    thread::Builder::new().name(name).spawn(move || {
-        let _farewell = farewell;
-        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-            Ok(runtime) => {
-                // Whoever waits for this is there: it is the caller.
-                let _ = begun.send(Ok(()));
-                runtime.block_on(work());
-            }
-            Err(error) => drop(begun.send(Err(error))),
-        }
-    })?;
-    begins.recv().unwrap_or_else(|_| Err(io::Error::other("a thread ended before it had begun")))
-}
-
-/// Tells the name of a thread when it ends, in whatever way.
-struct Farewell {
-    name: String,
-    farewells: mpsc::UnboundedSender<String>,
-}
-
-impl Drop for Farewell {
-    fn drop(&mut self) {
-        // Nobody listens any more where the process is ending.
-        let _ = self.farewells.send(mem::take(&mut self.name));
     }
 }
 
@@ -388,23 +302,6 @@ fn start(context: &Rc<Context>, accepted: Accepted, load: Load) {
         }
         drop(load);
     });
-}
-
-/// A connection's share of its worker's load, given back also when its task panics.
-#[derive(Debug)]
-struct Load(Arc<AtomicUsize>);
-
-impl Load {
-    fn on(load: &Arc<AtomicUsize>) -> Self {
-        load.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(load))
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]
