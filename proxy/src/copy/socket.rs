@@ -9,9 +9,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use nix::sys::{
-    socket::{MsgFlags, recv, send},
-    uio::{readv, writev},
+use nix::{
+    libc,
+    sys::{
+        socket::{MsgFlags, recv, send},
+        uio::{readv, writev},
+    },
 };
 use tokio::{io::Interest, net::TcpStream};
 
@@ -58,6 +61,17 @@ pub(crate) fn poll_write_bytes(
     poll_once(tcp, cx, Interest::WRITABLE, bytes.len(), || {
         send(tcp.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)
     })
+}
+
+/// Writes the last bytes that a leg says, as far as the socket takes them. They leave with the FIN that is to follow
+/// at once, in one packet.
+pub(crate) fn poll_write_last(
+    tcp: &TcpStream,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+) -> Poll<io::Result<usize>> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::from_bits_retain(libc::MSG_MORE);
+    poll_once(tcp, cx, Interest::WRITABLE, bytes.len(), || send(tcp.as_raw_fd(), bytes, flags))
 }
 
 /// Waits until the socket is ready and does `call` once. Less than `all` means that it is not ready any more.

@@ -3,16 +3,16 @@
 //! To say "the application behind me failed" inside the encrypted stream, where nobody on the path can forge
 //! it, one alert record (RFC 8446 section 6) is the stream's last, and the connection ends.
 
-use std::time::Duration;
+use std::{future::poll_fn, io, time::Duration};
 
 use rustls::AlertDescription;
 use tokio::{
-    io::AsyncWriteExt,
+    net::TcpStream,
     time::{sleep, timeout},
 };
 
 use super::stream::MeshStream;
-use crate::{ending, sys};
+use crate::{copy::socket, ending, sys};
 
 /// The alert for an application that reset or could not be reached. No TLS library sends it in the middle
 /// of a healthy stream.
@@ -37,21 +37,21 @@ const DELIVERED_POLL: Duration = Duration::from_millis(5);
 /// Where the application's end was already announced, no alert can follow: then the socket is reset,
 /// which the far sidecar takes for the same.
 pub async fn abort(mut stream: MeshStream, alert: AlertDescription) {
-    let flushed = timeout(ALERT_DEADLINE, std::future::poll_fn(|cx| stream.poll_flush(cx))).await;
+    let flushed = timeout(ALERT_DEADLINE, poll_fn(|cx| stream.poll_flush(cx))).await;
     if stream.close_notify_sent() {
         // A reset takes with it what the kernel has not delivered, and so the end that was announced.
         let _ = timeout(ALERT_DEADLINE, delivered(&stream)).await;
         ending::reset(stream.into_tcp());
         return;
     }
-    let (mut tcp, sealer) = stream.into_parts();
+    let (tcp, sealer) = stream.into_parts();
     if !matches!(flushed, Ok(Ok(()))) {
         ending::reset(tcp);
         return;
     }
     match sealer.and_then(|mut sealer| sealer.fatal(alert)) {
         Ok(record) => {
-            if matches!(timeout(ALERT_DEADLINE, tcp.write_all(&record)).await, Ok(Ok(()))) {
+            if matches!(timeout(ALERT_DEADLINE, say_last(&tcp, &record)).await, Ok(Ok(()))) {
                 ending::finish(tcp).await;
             } else {
                 ending::reset(tcp);
@@ -63,6 +63,15 @@ pub async fn abort(mut stream: MeshStream, alert: AlertDescription) {
             ending::finish(tcp).await;
         }
     }
+}
+
+/// Writes `record`, which the FIN follows.
+async fn say_last(tcp: &TcpStream, mut record: &[u8]) -> io::Result<()> {
+    while !record.is_empty() {
+        let written = poll_fn(|cx| socket::poll_write_last(tcp, cx, record)).await?;
+        record = &record[written..];
+    }
+    Ok(())
 }
 
 /// Waits until the peer's kernel has acknowledged everything.

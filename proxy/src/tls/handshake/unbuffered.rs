@@ -4,7 +4,7 @@
 //! rustls is shown one record at a time. Whatever follows the last record of the handshake is then still sealed,
 //! and the record layer's alone: no byte and no key update of the peer is ever half known to both.
 
-use std::io;
+use std::{io, mem};
 
 use ringmail_identity::{PeerError, VerifiedPeer};
 use rustls::{
@@ -121,7 +121,6 @@ pub(super) async fn drive<S: Side>(
 enum Next {
     Done,
     Read,
-    Write,
 }
 
 struct Driver<S> {
@@ -138,16 +137,16 @@ impl<S: Side> Driver<S> {
     async fn shake(&mut self, tcp: &mut TcpStream) -> io::Result<()> {
         self.show_next_record();
         loop {
-            match turn::taken(|| self.steps()).await.map_err(invalid)? {
+            let next = turn::taken(|| self.steps()).await.map_err(invalid)?;
+            // As one, however many parts it was made in: each on its own would wake the peer for nothing.
+            let flight = mem::take(&mut self.outgoing);
+            tcp.write_all(&flight).await?;
+            match next {
                 Next::Done => return Ok(()),
-                Next::Write => {
-                    tcp.write_all(&self.outgoing).await?;
-                    self.outgoing.clear();
+                Next::Read if self.incoming.len() > MAX_INCOMING => {
+                    return Err(invalid(Error::General("a flight of more than 128 KiB".to_owned())));
                 }
                 Next::Read => {
-                    if self.incoming.len() > MAX_INCOMING {
-                        return Err(invalid(Error::General("a flight of more than 128 KiB".to_owned())));
-                    }
                     self.incoming.reserve(READ_LEN);
                     if tcp.read_buf(&mut self.incoming).await? == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -158,7 +157,7 @@ impl<S: Side> Driver<S> {
         }
     }
 
-    /// All that can be done with what has arrived. Of what is to be sent, the last word is left to the caller.
+    /// All that can be done with what has arrived, and what is to be done once the outcome has been sent.
     fn steps(&mut self) -> Result<Next, Error> {
         loop {
             match self.step()? {
@@ -178,9 +177,9 @@ impl<S: Side> Driver<S> {
                 encode(&mut self.outgoing, |room| data.encode(room)).map(|()| None)
             }
             Ok(ConnectionState::TransmitTlsData(sent)) => {
-                // Sent before anything else is read or said.
+                // It is, before anything is waited for.
                 sent.done();
-                Ok(Some(Next::Write))
+                Ok(None)
             }
             Ok(ConnectionState::BlockedHandshake) => Ok(Some(Next::Read)),
             Ok(ConnectionState::WriteTraffic(_)) => Ok(Some(Next::Done)),
@@ -221,9 +220,9 @@ impl<S: Side> Driver<S> {
         }
     }
 
-    /// Sends the alert that rustls has for the peer, if it has one; whether it arrives is not waited for.
+    /// Sends the alert that rustls has for the peer, if it has one, behind what it had said before; whether it arrives
+    /// is not waited for.
     async fn tell_failure(&mut self, tcp: &mut TcpStream) {
-        self.outgoing.clear();
         // Asked only while there is something: rustls would otherwise read on behind its own failure.
         while self.side.wants_write() && self.step().is_ok() {}
         if !self.outgoing.is_empty() {
