@@ -18,7 +18,10 @@ use ringmail_proxy::{
 use rustls::{AlertDescription, CipherSuite, NamedGroup};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::watch,
     time::{sleep, timeout},
 };
@@ -59,6 +62,40 @@ async fn a_peer_of_a_foreign_root_is_refused_by_both_sides() {
     assert_eq!(server, Err(Reason::Certificate(PeerReason::UnknownIssuer)));
     // The server's refusal comes after the client believes to be done, as TLS 1.3 has it.
     assert_eq!(client, Ok("spiffe://cluster.local/ns/ignite/sa/b".to_owned()));
+}
+
+/// Passes on what comes, and tells in how many writes it came: nobody writes while this reads.
+async fn passing(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> usize {
+    let (mut writes, mut chunk) = (0, vec![0; 1 << 16]);
+    loop {
+        match from.read(&mut chunk).await {
+            Ok(0) | Err(_) => return writes,
+            Ok(read) => {
+                writes += 1;
+                to.write_all(&chunk[..read]).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flight_is_one_write_however_many_messages_it_has() {
+    let ca = Ca::new("root");
+    let (client, server) = (ca.credentials("a"), ca.credentials("b"));
+    let ((near, towards_near), (towards_far, far)) = (pair().await, pair().await);
+    let address = near.peer_addr().unwrap().ip();
+    let (from_near, to_near) = towards_near.into_split();
+    let (from_far, to_far) = towards_far.into_split();
+    let clients = tokio::spawn(passing(from_near, to_far));
+    let servers = tokio::spawn(passing(from_far, to_near));
+    let met = tokio::join!(
+        tls::connect(near, address, &client, DEADLINE),
+        tls::accept(far, Vec::new(), &server, DEADLINE)
+    );
+    assert!(met.0.is_ok() && met.1.is_ok());
+    drop(met);
+    // The client says hello, and then all from its certificate on; the server all at once.
+    assert_eq!((clients.await.unwrap(), servers.await.unwrap()), (2, 1));
 }
 
 /// Writes what a source would hand out for `id` into `dir`.

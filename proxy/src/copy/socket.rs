@@ -103,3 +103,37 @@ pub(super) fn poll_once(
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, time::Duration};
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        time::{sleep, timeout},
+    };
+
+    use super::*;
+
+    /// The kernel holds back what is to leave with a FIN for 200 ms at most.
+    const HELD_BACK: Duration = Duration::from_millis(50);
+
+    #[tokio::test]
+    async fn the_last_bytes_leave_with_the_fin() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, accepted) = tokio::join!(dialled, listener.accept());
+        let (mut near, mut far) = (near.unwrap(), accepted.unwrap().0);
+        near.set_nodelay(true).unwrap();
+        let written = poll_fn(|cx| poll_write_last(&near, cx, b"farewell")).await.unwrap();
+        assert_eq!(written, 8);
+        sleep(HELD_BACK).await;
+        let mut heard = [0; 16];
+        assert_eq!(far.try_read(&mut heard).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        near.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        timeout(HELD_BACK, far.read_to_end(&mut heard)).await.unwrap().unwrap();
+        assert_eq!(heard, b"farewell");
+    }
+}
