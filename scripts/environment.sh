@@ -3,6 +3,9 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# What is built is looked for there, wherever the caller's cargo puts what it builds.
+export CARGO_TARGET_DIR=$PWD/target
+
 # A toolchain that install-deps.sh has just installed is found without a new login.
 if [[ -n ${HOME:-} && -d $HOME/.cargo/bin ]]; then
     PATH=$HOME/.cargo/bin:$PATH
