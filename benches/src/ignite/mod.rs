@@ -53,16 +53,16 @@ pub struct Options {
     /// Seconds of load before the first measurement of a ring, for its JVMs to compile what is hot.
     #[arg(long, default_value_t = 45.0)]
     pub warm_up: f64,
-    /// Bytes of the values.
+    /// Bytes of the values, separated by commas.
     #[arg(long, value_delimiter = ',', default_values_t = [100, 1024, 65_536])]
     pub sizes: Vec<u32>,
-    /// Threads of the client, which share its connections.
+    /// Threads of the client, which share its connections, separated by commas.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16])]
     pub threads: Vec<u32>,
     /// Megabytes (10^6 bytes) that a joining node is to receive; 0 leaves the joining out.
     #[arg(long, default_value_t = 1000)]
     pub rebalance_mb: u32,
-    /// What to measure.
+    /// What to measure, separated by commas.
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = Wrapping::ALL)]
     pub candidates: Vec<Wrapping>,
     /// The folder with the built ringmail-proxy, ringmail-init and ringmail-ca.
@@ -120,6 +120,7 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let mut samples = Samples::begin(machine::results(options)?, options.rounds);
     for (candidate, reason) in &candidates.missing {
+        eprintln!("bench: missing {}: {reason}", candidate.as_str());
         samples.miss(candidate.as_str(), reason);
     }
     let ended = run.take_rounds(&candidates.present, &mut samples);
@@ -128,7 +129,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     write(&options.out, &samples)?;
     ended?;
-    ensure!(samples.any(), "nothing could be measured: {}", options.out.display());
+    ensure!(samples.any(), "nothing could be measured; why stands above and in {}", options.out.display());
     Ok(())
 }
 

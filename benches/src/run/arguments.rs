@@ -11,11 +11,11 @@ use crate::candidates::{Candidate, Programs};
 /// `ringmail-bench run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArguments {
-    /// What is measured, by name: plain, relay-copy, relay-splice, haproxy-plain, haproxy, haproxy-default, envoy,
+    /// What is measured, by name, separated by commas: plain, relay-copy, relay-splice, haproxy-plain, haproxy, haproxy-default, envoy,
     /// envoy-default, ztunnel, linkerd2-proxy, ringmail, ringmail-baseline. All that are there by default.
     #[arg(long, value_delimiter = ',')]
     pub candidates: Vec<String>,
-    /// Which figures.
+    /// Which figures, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Group::ALL)]
     pub figures: Vec<Group>,
     /// Rounds: every candidate carries every load once in each.
