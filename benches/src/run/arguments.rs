@@ -98,7 +98,22 @@ impl std::fmt::Display for Group {
 
 impl RunArguments {
     /// The programs that it names, with `bench` for the load and the relay.
+    ///
+    /// # Errors
+    /// Names the option whose program is not there, before anything has been measured.
     pub fn programs(&self, bench: PathBuf) -> Result<Programs> {
+        let named = [
+            ("--baseline", &self.baseline),
+            ("--haproxy", &self.haproxy),
+            ("--envoy", &self.envoy),
+            ("--ztunnel", &self.ztunnel),
+            ("--linkerd", &self.linkerd),
+        ];
+        for (option, path) in named {
+            if let Some(path) = path {
+                ensure!(path.is_file(), "{option} {}: expected a program, there is none", path.display());
+            }
+        }
         let mut programs = Programs::find(bench, self.binaries.clone())?;
         programs.baseline.clone_from(&self.baseline);
         programs.haproxy = self.haproxy.clone().or(programs.haproxy);
@@ -164,5 +179,12 @@ mod tests {
         assert_eq!(run.measure_time(), Duration::from_millis(300));
         assert!(parse("run --candidates nginx").candidates().unwrap_err().to_string().contains("nginx"));
         assert!(parse("run --rounds 0").candidates().is_err());
+    }
+
+    #[test]
+    fn a_program_that_is_named_and_not_there_is_refused_by_its_option() {
+        let run = parse("run --candidates ringmail --ztunnel /nowhere/ztunnel");
+        let error = run.programs("/bin/true".into()).unwrap_err().to_string();
+        assert_eq!(error, "--ztunnel /nowhere/ztunnel: expected a program, there is none");
     }
 }
