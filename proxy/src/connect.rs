@@ -87,7 +87,7 @@ impl ConnectError {
 /// # Errors
 /// [`ConnectError`], which names the destination.
 pub async fn dial(destination: SocketAddr, config: &Config) -> Result<TcpStream, ConnectError> {
-    dial_with(destination, config, |_| Ok(())).await
+    dial_with(destination, config, None).await
 }
 
 /// Dials the own application at `destination`; as [`dial`], with the segments of a network.
@@ -95,19 +95,21 @@ pub async fn dial(destination: SocketAddr, config: &Config) -> Result<TcpStream,
 /// # Errors
 /// [`ConnectError`], which names the destination.
 pub async fn dial_application(destination: SocketAddr, config: &Config) -> Result<TcpStream, ConnectError> {
-    dial_with(destination, config, |socket| socket.set_tcp_mss(APPLICATION_SEGMENT)).await
+    dial_with(destination, config, Some(APPLICATION_SEGMENT)).await
 }
 
 async fn dial_with(
     destination: SocketAddr,
     config: &Config,
-    options: impl FnOnce(&SockRef<'_>) -> io::Result<()>,
+    segment: Option<u32>,
 ) -> Result<TcpStream, ConnectError> {
     let failed = |source| ConnectError::Failed { destination, source };
     let deadline = config.connect_timeout;
     let socket = if destination.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let socket = socket.map_err(failed)?;
-    options(&SockRef::from(&socket)).map_err(failed)?;
+    if let Some(segment) = segment {
+        SockRef::from(&socket).set_tcp_mss(segment).map_err(failed)?;
+    }
     let stream = match timeout(deadline, socket.connect(destination)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(ConnectError::from_io(destination, deadline, error)),

@@ -58,9 +58,7 @@ pub(crate) fn poll_write_bytes(
     cx: &mut Context<'_>,
     bytes: &[u8],
 ) -> Poll<io::Result<usize>> {
-    poll_once(tcp, cx, Interest::WRITABLE, bytes.len(), || {
-        send(tcp.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)
-    })
+    poll_send(tcp, cx, bytes, MsgFlags::empty())
 }
 
 /// Writes the last bytes that a leg says, as far as the socket takes them. They leave with the FIN that is to follow
@@ -70,8 +68,13 @@ pub(crate) fn poll_write_last(
     cx: &mut Context<'_>,
     bytes: &[u8],
 ) -> Poll<io::Result<usize>> {
-    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::from_bits_retain(libc::MSG_MORE);
-    poll_once(tcp, cx, Interest::WRITABLE, bytes.len(), || send(tcp.as_raw_fd(), bytes, flags))
+    poll_send(tcp, cx, bytes, MsgFlags::from_bits_retain(libc::MSG_MORE))
+}
+
+fn poll_send(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8], more: MsgFlags) -> Poll<io::Result<usize>> {
+    poll_once(tcp, cx, Interest::WRITABLE, bytes.len(), || {
+        send(tcp.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL | more)
+    })
 }
 
 /// Waits until the socket is ready and does `call` once. Less than `all` means that it is not ready any more.
