@@ -46,6 +46,8 @@ build_coredns() {
 build_pause() {
     local work source digest
     work=$(mktemp -d)
+    # A module has a folder only once it is here.
+    go -C "$KUBERNETES" mod download k8s.io/kubernetes
     source=$(go -C "$KUBERNETES" list -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c
     mkdir "$work/root"
     cc -static -Os -s -DVERSION="$RELEASE" -o "$work/root/pause" "$source"

@@ -8,7 +8,7 @@ set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
 readonly SUITE=${1:-test}
-readonly PROXY_LIMIT_BYTES=$((8 * 1024 * 1024))
+readonly PROXY_LIMIT_BYTES=8000000
 # Which shared libraries a release binary may need: those that are glibc's.
 readonly GLIBC='^(libc|libm|ld-linux[a-z0-9-]*|libdl|libpthread|librt)\.so'
 # A hang must end the run, not the patience of CI. Scenarios have deadlines of their own below this.

@@ -30,6 +30,13 @@ const SESSIONS: usize = 16;
 /// Records and alerts of one handshake, with room.
 const FLIGHT: usize = 1 << 16;
 
+/// Key exchanges, by the names of the field.
+pub const EXCHANGES: [(&str, &'static dyn SupportedKxGroup); 3] = [
+    ("X25519", kx_group::X25519),
+    ("secp256r1", kx_group::SECP256R1),
+    ("X25519MLKEM768", kx_group::X25519MLKEM768),
+];
+
 /// How much is measured.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct HandshakeArguments {
@@ -59,11 +66,7 @@ pub fn handshake(arguments: &HandshakeArguments) -> Result<()> {
         "microseconds of CPU for both sides of a mutual handshake with P-256, medians of {}",
         arguments.rounds
     );
-    for (name, group) in [
-        ("X25519", kx_group::X25519),
-        ("secp256r1", kx_group::SECP256R1),
-        ("X25519MLKEM768", kx_group::X25519MLKEM768),
-    ] {
+    for (name, group) in EXCHANGES {
         println!("{name}: {}", measure(group, arguments)?);
     }
     Ok(())

@@ -9,6 +9,8 @@
 //! - `cost`: CPU time and memory of processes.
 //! - `crowd`: more connections at once than a load has.
 //! - `ignite`: real rings of Ignite.
+//! - `handshake`: what resumption would save.
+//! - `root`: who may measure.
 //! - `folders`: what of a machine is left out of results.
 //! - `report`: the page, its plots, and the table in README.
 
@@ -22,4 +24,5 @@ pub mod load;
 pub mod relay;
 pub mod report;
 pub mod results;
+mod root;
 pub mod run;

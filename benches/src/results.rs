@@ -1,7 +1,10 @@
 //! What a run leaves behind: every sample of every figure, and what is needed to judge it and to make it again.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// The form of the file. A reader refuses another one.
@@ -54,4 +57,38 @@ pub enum Better {
     Higher,
     /// Costs and times.
     Lower,
+}
+
+/// Whether results can go to `file`, asked before hours of measuring.
+///
+/// # Errors
+/// It is a folder.
+pub(crate) fn check_place(file: &Path) -> Result<()> {
+    ensure!(!file.is_dir(), "--out {}: expected a file, it is a folder", file.display());
+    Ok(())
+}
+
+/// Writes them, and makes the folder for them.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn write(results: &Results, file: &Path) -> Result<()> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    }
+    let text = serde_json::to_string_pretty(results)? + "\n";
+    fs::write(file, text).with_context(|| format!("write {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_no_place_for_results() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = check_place(folder.path()).unwrap_err().to_string();
+        assert_eq!(error, format!("--out {}: expected a file, it is a folder", folder.path().display()));
+        check_place(&folder.path().join("new/results.json")).unwrap();
+    }
 }

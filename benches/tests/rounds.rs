@@ -66,6 +66,18 @@ fn bytes_and_connections_are_carried_with_and_without_a_relay_and_what_is_not_th
 }
 
 #[test]
+fn a_candidate_without_any_of_the_figures_is_named_and_what_resumption_would_save_is_one() {
+    let line = "run --rounds 1 --figures resumption,size --candidates plain,ringmail";
+    let results = measured(line).unwrap();
+    for exchange in ["x25519", "secp256r1", "x25519mlkem768"] {
+        let of = |kind| sample(&results, &format!("handshake-{exchange}-{kind}"), Candidate::Ringmail);
+        assert!(0.0 < of("resumed") && of("resumed") < of("full"), "{exchange}");
+    }
+    assert!(sample(&results, "binary-size", Candidate::Ringmail) > 1.0);
+    assert_eq!(results.missing["plain"], "it has none of the figures that were asked for");
+}
+
+#[test]
 fn requests_are_answered_and_the_time_that_a_relay_adds_is_a_figure() {
     let line = "run --rounds 1 --seconds 0.3 --warm-up 0.1 --figures rr --candidates plain,relay-splice";
     let results = measured(line).unwrap();

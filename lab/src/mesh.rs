@@ -48,8 +48,12 @@ impl MeshFiles {
         let found = programs.map_or_else(find_programs, |folder| Ok(folder.to_owned()))?;
         for name in PROGRAMS {
             let from = found.join(name);
-            fs::copy(&from, files.program(name))
-                .with_context(|| format!("copy {}: build it with cargo build --workspace", from.display()))?;
+            fs::copy(&from, files.program(name)).with_context(|| {
+                format!(
+                    "copy {}: build it (cargo build --workspace, with --release for a release)",
+                    from.display()
+                )
+            })?;
         }
         write_whole(&files.tokens_file(), "[]\n")?;
         Ok(files)
@@ -158,7 +162,7 @@ pub fn find_programs() -> Result<PathBuf> {
         .map(Path::to_owned)
         .with_context(|| {
             format!(
-                "{} are not beside {}: run cargo build --workspace",
+                "{} are not beside {}: build them too (cargo build --workspace, with --release for a release)",
                 PROGRAMS.join(", "),
                 running.display()
             )

@@ -34,6 +34,8 @@ use self::world::{Place, World};
 pub use self::wrapping::Wrapping;
 use crate::candidates::open_folder;
 use crate::folders::without_folders;
+use crate::results::{check_place, write};
+use crate::root;
 
 /// The largest of the usual values, and the smallest that the lab can check.
 const VALUE_BYTES: std::ops::RangeInclusive<u32> = 24..=1 << 20;
@@ -53,17 +55,17 @@ pub struct Options {
     /// Seconds of load before the first measurement of a ring, for its JVMs to compile what is hot.
     #[arg(long, default_value_t = 45.0)]
     pub warm_up: f64,
-    /// Bytes of the values, separated by commas.
-    #[arg(long, value_delimiter = ',', default_values_t = [100, 1024, 65_536])]
+    /// Bytes of the values, separated by commas. 100,1024,65536 by default.
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1024, 65_536], hide_default_value = true)]
     pub sizes: Vec<u32>,
-    /// Threads of the client, which share its connections, separated by commas.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 16])]
+    /// Threads of the client, which share its connections, separated by commas. 1,16 by default.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16], hide_default_value = true)]
     pub threads: Vec<u32>,
     /// Megabytes (10^6 bytes) that a joining node is to receive; 0 leaves the joining out.
     #[arg(long, default_value_t = 1000)]
     pub rebalance_mb: u32,
-    /// What to measure, separated by commas.
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Wrapping::ALL)]
+    /// What to measure, separated by commas. All by default.
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Wrapping::ALL, hide_default_value = true)]
     pub candidates: Vec<Wrapping>,
     /// The folder with the built ringmail-proxy, ringmail-init and ringmail-ca.
     #[arg(long, default_value = "target/release")]
@@ -108,6 +110,8 @@ impl Options {
 pub fn run(options: &Options) -> Result<()> {
     interrupt::catch()?;
     options.check()?;
+    check_place(&options.out)?;
+    root::needed()?;
     let folder = open_folder()?;
     let candidates = present(options);
     let envoy = candidates.present.contains(&Wrapping::Envoy).then(|| copy_envoy(options, folder.path()));
@@ -127,7 +131,7 @@ pub fn run(options: &Options) -> Result<()> {
     if let Err(error) = &ended {
         samples.miss("the end of the run", &format!("{error:#}"));
     }
-    write(&options.out, &samples)?;
+    write(&without_folders(samples.results()), &options.out)?;
     ended?;
     ensure!(samples.any(), "nothing could be measured; why stands above and in {}", options.out.display());
     Ok(())
@@ -156,7 +160,7 @@ impl Run<'_> {
                 if let Err(error) = outcome {
                     samples.miss(&what, &format!("{error:#}"));
                 }
-                write(&self.options.out, samples)?;
+                write(&without_folders(samples.results()), &self.options.out)?;
             }
         }
         Ok(())
@@ -224,14 +228,6 @@ fn measure(candidate: Wrapping, place: &Place<'_>, round: usize, samples: &mut S
     }
     drop(world);
     fs::remove_dir_all(&place.folder).with_context(|| format!("remove {}", place.folder.display()))
-}
-
-fn write(out: &Path, samples: &Samples) -> Result<()> {
-    if let Some(parent) = out.parent() {
-        fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
-    }
-    let text = serde_json::to_string_pretty(&without_folders(samples.results()))? + "\n";
-    fs::write(out, text).with_context(|| format!("write {}", out.display()))
 }
 
 /// The sidecars run as a user of their own.

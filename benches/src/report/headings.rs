@@ -3,10 +3,11 @@
 use crate::results::{Figure, Results};
 
 /// What short groups are called on a page; others are called as they are.
-const HEADINGS: [(&str, &str); 6] = [
+const HEADINGS: [(&str, &str); 7] = [
     ("bulk", "Bulk"),
     ("conn", "New connections"),
     ("memory", "Memory"),
+    ("resumption", "What resumption would save"),
     ("rr", "Requests and responses"),
     ("size", "Size"),
     ("syscalls", "System calls"),

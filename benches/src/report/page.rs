@@ -99,7 +99,7 @@ fn targets_section(targets: &[Row], folder: &str) -> String {
     let counted = |verdict| targets.iter().filter(|row| row.verdict == verdict).count();
     let mut text = format!(
         "\n## Targets\n\nThe project's own, set before. `met` and `missed` need the whole interval on one side of the target, \
-         `open` is what\nthe rounds do not decide, or too few of them. {} met, {} open, {} missed, {} not measured.\n\n\
+         `open` is what\nthe rounds do not decide, or too few of them; where a target is no ratio, all rounds have to be on one side. {} met, {} open, {} missed, {} not measured.\n\n\
          ![What was reached of each target]({folder}/targets.svg)\n\n| figure | target | reached | verdict |\n|---|---|---|---|\n",
         counted(Verdict::Met),
         counted(Verdict::Open),

@@ -15,8 +15,8 @@ pub struct RunArguments {
     /// envoy-default, ztunnel, linkerd2-proxy, ringmail, ringmail-baseline. All that are there by default.
     #[arg(long, value_delimiter = ',')]
     pub candidates: Vec<String>,
-    /// Which figures, separated by commas.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Group::ALL)]
+    /// Which figures, separated by commas. All by default.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Group::ALL, hide_default_value = true)]
     pub figures: Vec<Group>,
     /// Rounds: every candidate carries every load once in each.
     #[arg(long, default_value_t = 15)]
@@ -67,6 +67,8 @@ pub enum Group {
     Conn,
     /// Memory.
     Memory,
+    /// What resumed sessions would save, which Ringmail does not resume.
+    Resumption,
     /// The size of Ringmail's program.
     Size,
     /// System calls.
@@ -75,7 +77,8 @@ pub enum Group {
 
 impl Group {
     /// All.
-    pub const ALL: [Self; 6] = [Self::Bulk, Self::Rr, Self::Conn, Self::Memory, Self::Size, Self::Syscalls];
+    pub const ALL: [Self; 7] =
+        [Self::Bulk, Self::Rr, Self::Conn, Self::Memory, Self::Resumption, Self::Size, Self::Syscalls];
 
     /// Its name in results.
     pub fn name(self) -> &'static str {
@@ -84,6 +87,7 @@ impl Group {
             Self::Rr => "rr",
             Self::Conn => "conn",
             Self::Memory => "memory",
+            Self::Resumption => "resumption",
             Self::Size => "size",
             Self::Syscalls => "syscalls",
         }

@@ -50,7 +50,7 @@ pub(super) fn cells(groups: &[Group]) -> Vec<Cell> {
             Group::Rr => cells.extend(requests()),
             Group::Conn => cells.extend(connections()),
             // Taken apart: no load, or one on proxies that have done nothing else.
-            Group::Memory | Group::Size | Group::Syscalls => {}
+            Group::Memory | Group::Resumption | Group::Size | Group::Syscalls => {}
         }
     }
     cells

@@ -6,6 +6,7 @@ mod figures;
 pub(crate) mod machine;
 mod memory;
 mod recorder;
+mod resumption;
 mod rounds;
 mod size;
 mod stages;
@@ -13,8 +14,6 @@ mod statistics;
 mod syscalls;
 mod table;
 
-use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -24,7 +23,8 @@ pub use arguments::{Group, RunArguments};
 
 use crate::candidates::{Candidate, Programs, open_folder};
 use crate::folders::without_folders;
-use crate::results::Results;
+use crate::results::{Results, check_place, write};
+use crate::root;
 use recorder::Recorder;
 use stages::Stages;
 
@@ -37,6 +37,7 @@ const OPEN_FILES: u64 = 65_536;
 /// When nothing could be measured at all, or when the run was interrupted; what was measured until then is written.
 pub fn run(arguments: &RunArguments) -> Result<()> {
     interrupt::catch()?;
+    check_place(&arguments.out)?;
     let bench = std::env::current_exe().context("find the running program")?;
     let programs = arguments.programs(bench)?;
     let (results, ended) = measure(arguments, &programs)?;
@@ -49,7 +50,7 @@ pub fn run(arguments: &RunArguments) -> Result<()> {
 
 /// Measures; the second value is why it ended early, if it did.
 pub fn measure(arguments: &RunArguments, programs: &Programs) -> Result<(Results, Result<()>)> {
-    ensure!(nix::unistd::Uid::effective().is_root(), "namespaces and captures need root");
+    root::needed()?;
     allow_open_files()?;
     let began = Instant::now();
     let folder = open_folder()?;
@@ -61,6 +62,11 @@ pub fn measure(arguments: &RunArguments, programs: &Programs) -> Result<(Results
     let ended = take_rounds(arguments, &candidates, &programs, &mut recorder);
     if let Err(error) = &ended {
         recorder.missing("run", &format!("it ended early: {error:#}"));
+    }
+    for candidate in candidates {
+        if !recorder.has(candidate) {
+            recorder.missing(candidate.name(), "it has none of the figures that were asked for");
+        }
     }
     if let (Some(before), Some(after)) = (before, machine::CpuTicks::now()) {
         let stolen = format!("{:.1} % of the CPU time of the rounds", after.stolen_since(before));
@@ -81,6 +87,9 @@ fn take_rounds(
     if !cells.is_empty() {
         let stages = Stages::prepare(arguments, candidates, programs, &cells, recorder)?;
         rounds::take(arguments, &stages, &cells, recorder)?;
+    }
+    if arguments.groups().contains(&Group::Resumption) {
+        resumption::take(arguments.rounds, candidates, recorder)?;
     }
     if arguments.groups().contains(&Group::Size) {
         size::take(candidates, programs, recorder);
@@ -123,12 +132,4 @@ fn allow_open_files() -> Result<()> {
     let most = hard.min(OPEN_FILES);
     setrlimit(Resource::RLIMIT_NOFILE, most, hard)
         .with_context(|| format!("raise the limit of open files to {most}"))
-}
-
-fn write(results: &Results, file: &Path) -> Result<()> {
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    }
-    let text = serde_json::to_string_pretty(results)? + "\n";
-    fs::write(file, text).with_context(|| format!("write {}", file.display()))
 }

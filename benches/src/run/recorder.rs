@@ -71,6 +71,11 @@ impl Recorder {
         samples[round] = Some(value);
     }
 
+    /// Whether there is a sample of a candidate.
+    pub(super) fn has(&self, candidate: Candidate) -> bool {
+        self.figures.iter().any(|(_, samples)| samples.contains_key(candidate.name()))
+    }
+
     /// Everything that was noted.
     pub(super) fn finish(self) -> Results {
         let mut figures = Vec::new();

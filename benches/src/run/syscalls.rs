@@ -1,11 +1,12 @@
 //! System calls of both proxies for one request and its response, counted by strace: apart from everything else, since
-//! what is traced is several times slower.
+//! what is traced is several times slower. For that reason too, what proxies do by the clock is taken off: the slower a
+//! round trip, the more of it would fall on one.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ringmail_lab::interrupt;
@@ -20,8 +21,8 @@ use crate::candidates::{Candidate, Place, Programs};
 use crate::load::Shape;
 use crate::results::Better;
 
-/// Enough that what proxies do by the clock meanwhile is a hundredth.
-const MESSAGES: u64 = 4000;
+/// Enough that what is left of the clock's calls is less than a thousandth.
+const MESSAGES: u64 = 16_000;
 
 /// strace seizes every thread within moments.
 const TRACED_DEADLINE: Duration = Duration::from_secs(10);
@@ -62,16 +63,28 @@ fn measure(arguments: &RunArguments, candidate: Candidate, programs: &Programs) 
     let mut load = place.hold(&Shape::Count { messages: MESSAGES })?;
     // The first time warms up what is made on first use.
     load.again()?;
+    let began = Instant::now();
+    let loaded = traced(&place, || load.again())?;
+    let took = began.elapsed();
+    let idle = traced(&place, || {
+        thread::sleep(took.saturating_sub(SETTLED));
+        Ok(())
+    })?;
+    load.release()?;
+    Ok((loaded as f64 - idle as f64) / MESSAGES as f64)
+}
+
+/// The calls of both proxies while `work` is done.
+fn traced(place: &Place, work: impl FnOnce() -> Result<()>) -> Result<u64> {
     let folder = tempfile::tempdir()?;
     let summary = folder.path().join("summary");
     let namespace = Namespace::create("strace")?;
     let mut tracer = trace(&namespace, &place.proxies()?.concat(), &summary)?;
-    load.again()?;
+    work()?;
     tracer.signal(Signal::SIGINT)?;
     tracer.wait(TRACED_DEADLINE)?;
-    load.release()?;
     let text = fs::read_to_string(&summary).with_context(|| tracer.log_tail())?;
-    Ok(total_calls(&text)? as f64 / MESSAGES as f64)
+    total_calls(&text)
 }
 
 fn trace(namespace: &Namespace, pids: &[u32], summary: &Path) -> Result<Child> {
