@@ -102,7 +102,7 @@ pub fn holds(pid: u32) -> Result<(usize, u64)> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let resident = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok())
-        .context("no VmRSS")?;
+        .find_map(|line| line.strip_prefix("RssAnon:")?.split_whitespace().next()?.parse().ok())
+        .context("no RssAnon")?;
     Ok((descriptors, resident))
 }

@@ -62,6 +62,9 @@ pub struct Progress {
     pub slowest: Duration,
     /// The first error, with `_` for blanks, or `none`.
     pub first_error: String,
+    /// The first stale get, or `none`: its key, the version that was acknowledged, what was shown, and after what time the
+    /// acknowledged version was.
+    pub first_stale: String,
 }
 
 impl Progress {
@@ -73,6 +76,7 @@ impl Progress {
             stale: number(answer, "stale")?,
             slowest: Duration::from_micros(number(answer, "slowest_us")?),
             first_error: field(answer, "first_error")?.to_owned(),
+            first_stale: field(answer, "first_stale")?.to_owned(),
         })
     }
 }
@@ -256,12 +260,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_is_read_with_its_first_error() {
-        let progress =
-            Progress::parse("operations=10 errors=1 stale=0 slowest_us=1500 first_error=a:_b").unwrap();
+    fn progress_is_read_with_its_first_error_and_its_first_stale_get() {
+        let answer = "operations=10 errors=1 stale=1 slowest_us=1500 first_error=a:_b first_stale=7:2:1:shown_after_3_ms";
+        let progress = Progress::parse(answer).unwrap();
         assert_eq!((progress.operations, progress.errors), (10, 1));
         assert_eq!(progress.slowest, Duration::from_micros(1500));
-        assert_eq!(progress.first_error, "a:_b");
+        assert_eq!((&*progress.first_error, &*progress.first_stale), ("a:_b", "7:2:1:shown_after_3_ms"));
         assert!(Progress::parse("operations=10").is_err());
     }
 }

@@ -14,6 +14,9 @@ import org.apache.ignite.client.ClientCache;
  * than the last one tried: an acknowledged write that is gone is a lost key, whatever the ring went through.
  */
 final class ContinuousLoad {
+    /** Longer than any exchange of a small ring's partitions takes. */
+    private static final long LATE_AT_MOST_NANOS = 5_000_000_000L;
+
     private final ClientCache<Long, byte[]> cache;
     private final int threads;
     private final int keys;
@@ -27,6 +30,7 @@ final class ContinuousLoad {
     private final AtomicLong stale = new AtomicLong();
     private final LongAccumulator slowestMicros = new LongAccumulator(Long::max, 0);
     private final AtomicReference<String> firstError = new AtomicReference<>("none");
+    private final AtomicReference<String> firstStale = new AtomicReference<>("none");
     private volatile boolean halted;
 
     ContinuousLoad(ClientCache<Long, byte[]> cache, String[] args) {
@@ -56,7 +60,8 @@ final class ContinuousLoad {
 
     String progress() {
         return "operations=" + operations + " errors=" + errors + " stale=" + stale
-            + " slowest_us=" + slowestMicros.get() + " first_error=" + firstError.get().replace(' ', '_').replace('\n', '_');
+            + " slowest_us=" + slowestMicros.get() + " first_error=" + firstError.get().replace(' ', '_').replace('\n', '_')
+            + " first_stale=" + firstStale.get();
     }
 
     /** The progress so far; the slowest operation is counted anew from here. */
@@ -118,8 +123,30 @@ final class ContinuousLoad {
         cache.put(key, Value.of(key, tried[slot], bytes));
         acknowledged[slot] = tried[slot];
         byte[] value = cache.get(key);
-        if (value == null || Value.version(key, value) < acknowledged[slot])
+        if (!shows(key, value, acknowledged[slot])) {
             stale.incrementAndGet();
+            firstStale.compareAndSet("none", key + ":" + acknowledged[slot] + ":" + shown(key, value) + ":" + untilShown(slot));
+        }
+    }
+
+    private static boolean shows(long key, byte[] value, long version) {
+        return value != null && Value.version(key, value) >= version;
+    }
+
+    private static String shown(long key, byte[] value) {
+        return value == null ? "nothing" : Long.toString(Value.version(key, value));
+    }
+
+    /** How long a key goes on showing less than was acknowledged: a write that comes late is another fault than one that is lost. */
+    private String untilShown(int slot) {
+        long key = from + slot;
+        long start = System.nanoTime();
+        while (System.nanoTime() - start < LATE_AT_MOST_NANOS) {
+            if (shows(key, cache.get(key), acknowledged[slot]))
+                return "shown_after_" + (System.nanoTime() - start) / 1_000_000 + "_ms";
+            pause(10);
+        }
+        return "not_shown";
     }
 
     private void report() {
