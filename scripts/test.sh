@@ -202,8 +202,11 @@ test | nightly)
     step "tests of the crates" crate_tests
     step "the proxy on rustls's record layer" reference_layer
     if [[ $SUITE == nightly ]]; then
+        step "fuzzing, an hour for each target" scripts/fuzz.sh "$NIGHTLY_FUZZ_SECONDS"
+        step "planted faults are found" scripts/fuzz-planted.sh
         step "both record layers, an hour of the same bytes" differential "$NIGHTLY_FUZZ_SECONDS"
     else
+        step "fuzzing" scripts/fuzz.sh
         step "both record layers, a minute of the same bytes" differential "$FUZZ_SECONDS"
     fi
     ;;

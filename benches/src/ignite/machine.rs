@@ -84,6 +84,9 @@ fn command_of(candidate: Wrapping) -> String {
                                 discovery, communication, thin clients"
                 .to_owned()
         }
+        Wrapping::RelayCopy => {
+            "ringmail-bench relay --by copy --segment 1460 --port PORT # two in each pod".to_owned()
+        }
         Wrapping::Ringmail => {
             format!("ringmail-proxy --config POD.yaml # workers: {WORKERS}, access_log: off, STRICT")
         }

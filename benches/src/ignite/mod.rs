@@ -6,6 +6,7 @@
 //! - `wrapping`: the candidates.
 //! - `world`: pods, sidecars, ring and client of one candidate, seen to encrypt where they should.
 //! - `envoy`: its sidecars.
+//! - `relay`: the floor.
 //! - `cells`: what is measured on a ring to which nothing happens.
 //! - `faults`: a node that dies, and one that joins.
 //! - `cpu`: what the processes in the pods have used.
@@ -16,6 +17,7 @@ mod cpu;
 mod envoy;
 mod faults;
 mod machine;
+mod relay;
 mod samples;
 mod world;
 mod wrapping;
@@ -114,13 +116,16 @@ pub fn run(options: &Options) -> Result<()> {
     root::needed()?;
     let folder = open_folder()?;
     let candidates = present(options);
-    let envoy = candidates.present.contains(&Wrapping::Envoy).then(|| copy_envoy(options, folder.path()));
+    let takes_part = |candidate| candidates.present.contains(&candidate);
+    let envoy = takes_part(Wrapping::Envoy).then(|| copy_envoy(options, folder.path()));
+    let relay = takes_part(Wrapping::RelayCopy).then(|| relay::copied_to(folder.path()));
     let run = Run {
         options,
         folder: folder.path(),
         installation: Installation::prepare(options.ignite)?,
         stores: KeyStores::create(&folder.path().join("keystores"), ["node", "client"])?,
         envoy: envoy.transpose()?,
+        relay: relay.transpose()?,
     };
     let mut samples = Samples::begin(machine::results(options)?, options.rounds);
     for (candidate, reason) in &candidates.missing {
@@ -144,6 +149,7 @@ struct Run<'a> {
     installation: Installation,
     stores: [KeyStores; 2],
     envoy: Option<PathBuf>,
+    relay: Option<PathBuf>,
 }
 
 impl Run<'_> {
@@ -172,18 +178,21 @@ impl Run<'_> {
             installation: &self.installation,
             stores: &self.stores,
             envoy: self.envoy.as_deref(),
+            relay: self.relay.as_deref(),
             options: self.options,
         }
     }
 }
 
-/// Envoy's user may not be able to reach it where it is; Ringmail's programs are copied by the lab.
 fn copy_envoy(options: &Options, folder: &Path) -> Result<PathBuf> {
-    let from = Wrapping::Envoy.program(options).context("no --envoy was given")?;
-    let to = folder.join("envoy");
-    fs::copy(&from, &to).with_context(|| format!("copy {}", from.display()))?;
-    open_to_all(&to)?;
-    Ok(to)
+    copy_program(&Wrapping::Envoy.program(options).context("no --envoy was given")?, &folder.join("envoy"))
+}
+
+/// The sidecars' user may not be able to reach a program where it is; Ringmail's are copied by the lab.
+fn copy_program(from: &Path, to: &Path) -> Result<PathBuf> {
+    fs::copy(from, to).with_context(|| format!("copy {}", from.display()))?;
+    open_to_all(to)?;
+    Ok(to.to_owned())
 }
 
 /// Candidates that can be measured, and those that cannot with the reason.

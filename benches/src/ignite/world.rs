@@ -15,7 +15,7 @@ use ringmail_lab::process::Child;
 use ringmail_lab::sidecar::{Sidecar, SidecarSettings, start_sidecars};
 
 use super::cpu::Processes;
-use super::{Options, WORKERS, Wrapping, envoy};
+use super::{Options, WORKERS, Wrapping, envoy, relay};
 
 /// The pods of the ring.
 pub(super) const RING: [&str; 3] = ["n1", "n2", "n3"];
@@ -61,6 +61,8 @@ pub(super) struct Place<'a> {
     pub(super) stores: &'a [KeyStores; 2],
     /// Envoy, where the sidecars' user reaches it.
     pub(super) envoy: Option<&'a Path>,
+    /// This program, where the sidecars' user reaches it, for the relays.
+    pub(super) relay: Option<&'a Path>,
     /// What the run was told.
     pub(super) options: &'a Options,
 }
@@ -82,7 +84,7 @@ pub(super) struct World {
 /// What carries the bytes; dropped whole.
 #[derive(Debug)]
 enum Mesh {
-    Envoy { _proxies: Vec<Child> },
+    Others { _proxies: Vec<Child> },
     Ringmail { _sidecars: Vec<Sidecar>, _ca: Ca },
 }
 
@@ -92,13 +94,14 @@ impl World {
         let network = Network::create(&["n1", "n2", "n3", CLIENT, CA])?;
         let mesh = match candidate {
             Wrapping::Plain | Wrapping::IgniteTls => None,
+            Wrapping::RelayCopy => Some(Mesh::relays(&network, place)?),
             Wrapping::Ringmail => Some(Mesh::ringmail(&network, place)?),
             Wrapping::Envoy => Some(Mesh::envoy(&network, place)?),
         };
         let capture = Capture::start(&network)?;
         let tls = match candidate {
             Wrapping::IgniteTls => Some(place.stores),
-            Wrapping::Plain | Wrapping::Ringmail | Wrapping::Envoy => None,
+            Wrapping::Plain | Wrapping::RelayCopy | Wrapping::Ringmail | Wrapping::Envoy => None,
         };
         let ring = form(&network, place, tls.map(|[node, _]| node.clone()))?;
         let client = connect(&network, place, tls.map(|[_, client]| client))?;
@@ -117,7 +120,12 @@ impl World {
 impl Mesh {
     fn envoy(network: &Network, place: &Place<'_>) -> Result<Self> {
         let program = place.envoy.context("no --envoy was given")?;
-        Ok(Self::Envoy { _proxies: envoy::start(network, program, place)? })
+        Ok(Self::Others { _proxies: envoy::start(network, program, place)? })
+    }
+
+    fn relays(network: &Network, place: &Place<'_>) -> Result<Self> {
+        let program = place.relay.context("this program was not copied for relays")?;
+        Ok(Self::Others { _proxies: relay::start(network, program, place)? })
     }
 
     fn ringmail(network: &Network, place: &Place<'_>) -> Result<Self> {

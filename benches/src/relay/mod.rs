@@ -41,6 +41,9 @@ pub struct RelayArguments {
     /// How bytes pass.
     #[arg(long, value_enum)]
     pub by: Passing,
+    /// Bytes of a segment at most, towards where it dials; the route's without it.
+    #[arg(long)]
+    pub segment: Option<u32>,
 }
 
 /// Relays until it is killed.
@@ -56,19 +59,24 @@ pub fn relay(arguments: &RelayArguments) -> Result<()> {
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
             Err(error) => return Err(error).context("accept"),
         };
-        let by = arguments.by;
+        let (by, segment) = (arguments.by, arguments.segment);
         thread::Builder::new().stack_size(STACK).spawn(move || {
-            if let Err(error) = serve(stream, by) {
+            if let Err(error) = serve(stream, by, segment) {
                 eprintln!("{from}: {error:#}");
             }
         })?;
     }
 }
 
-fn serve(downstream: TcpStream, by: Passing) -> Result<()> {
+fn serve(downstream: TcpStream, by: Passing, segment: Option<u32>) -> Result<()> {
     let target = SockRef::from(&downstream).original_dst_v4().context("ask for the original destination")?;
     let target = target.as_socket().context("no original destination")?;
-    let upstream = TcpStream::connect(target).with_context(|| format!("connect to {target}"))?;
+    let upstream = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
+    if let Some(segment) = segment {
+        upstream.set_tcp_mss(segment)?;
+    }
+    upstream.connect(&target.into()).with_context(|| format!("connect to {target}"))?;
+    let upstream = TcpStream::from(upstream);
     downstream.set_nodelay(true)?;
     upstream.set_nodelay(true)?;
     let (from, to) = (downstream.try_clone()?, upstream.try_clone()?);

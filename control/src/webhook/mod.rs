@@ -8,7 +8,7 @@ pub mod ca;
 mod certificate;
 mod events;
 mod metrics;
-mod review;
+pub mod review;
 mod server;
 mod sources;
 mod upkeep;

@@ -17,21 +17,30 @@ const MAX_WARNINGS: usize = 16;
 
 /// A request of the API server's.
 #[derive(Debug)]
-pub(crate) struct Review {
-    pub(crate) uid: String,
-    pub(crate) namespace: String,
-    pub(crate) dry_run: bool,
+pub struct Review {
+    /// What the answer is known by; never empty.
+    pub uid: String,
+    /// The pod's namespace.
+    pub namespace: String,
+    /// Nothing may be done but to answer.
+    pub dry_run: bool,
     /// The pod; `None` for anything but the creation of one.
-    pub(crate) pod: Option<Value>,
+    pub pod: Option<Value>,
 }
 
 /// Why a body is no request, so that there is nobody to answer in kind.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoReview {
+pub enum NoReview {
+    /// It is not the JSON of one.
     #[error("not an AdmissionReview: {0}")]
     Json(#[from] serde_json::Error),
+    /// It is of another version, or of another kind.
     #[error("{found:?} is not spoken here, expected {API_VERSION} AdmissionReview")]
-    Version { found: String },
+    Version {
+        /// What it says of itself.
+        found: String,
+    },
+    /// There is nobody to answer.
     #[error("the AdmissionReview has no request with a uid")]
     NoRequest,
 }
@@ -69,7 +78,11 @@ struct Resource {
 }
 
 impl Review {
-    pub(crate) fn read(body: &[u8]) -> Result<Self, NoReview> {
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    /// [`NoReview`].
+    pub fn read(body: &[u8]) -> Result<Self, NoReview> {
         let raw: RawReview = serde_json::from_slice(body)?;
         if raw.api_version != API_VERSION || raw.kind != "AdmissionReview" {
             return Err(NoReview::Version { found: format!("{} {}", raw.api_version, raw.kind) });
