@@ -11,8 +11,8 @@ mod source;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{Issuer, KeyPair};
-use ringmail_identity::{PeerError, RootId, SpiffeId, TrustBundle, TrustDomain, Usage};
-use rustls_pki_types::pem::{self, PemObject};
+use ringmail_identity::{PeerError, RootId, SpiffeId, TrustBundle, TrustDomain, Usage, pem_fault};
+use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
@@ -377,14 +377,6 @@ pub(crate) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
 /// The only private key of a PEM text.
 pub(crate) fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(text).map_err(|e| format!("no private key in it: {}", pem_fault(&e)))
-}
-
-/// The library shows markers as lists of numbers.
-fn pem_fault(error: &pem::Error) -> String {
-    if let pem::Error::MissingSectionEnd { end_marker } = error {
-        return format!("block {:?} does not end", String::from_utf8_lossy(end_marker));
-    }
-    error.to_string()
 }
 
 #[cfg(test)]

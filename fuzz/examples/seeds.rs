@@ -1,6 +1,10 @@
 //! Writes the first bytes of each target: `cargo run --example seeds -- fuzz/corpus`.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a tool of the developer, who sees why it stopped")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a tool of the developer, who sees why it stopped"
+)]
 
 use std::fs;
 use std::net::IpAddr;
@@ -8,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use ringmail_identity::{PrivateKey, SpiffeId};
 use ringmail_xds::discovery::{DeltaDiscoveryResponse, NamedResource};
@@ -34,9 +38,10 @@ fn main() {
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(name), bytes).unwrap();
     };
-    for (number, id) in [ID, "spiffe://a/b", "spiffe://a..b/.../-_.Z", "spiffe://a/b/", "spiffe://A/b", "spiffe://a/%2e"]
-        .into_iter()
-        .enumerate()
+    for (number, id) in
+        [ID, "spiffe://a/b", "spiffe://a..b/.../-_.Z", "spiffe://a/b/", "spiffe://A/b", "spiffe://a/%2e"]
+            .into_iter()
+            .enumerate()
     {
         write("spiffe_id", &number.to_string(), id.as_bytes());
     }
@@ -58,7 +63,8 @@ fn identities(write: &impl Fn(&str, &str, &[u8])) {
     params.subject_alt_names = vec![SanType::URI(ID.try_into().unwrap())];
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     write("leaf", "good", params.self_signed(&key).unwrap().der());
     params.subject_alt_names.push(SanType::DnsName("a.example".try_into().unwrap()));
     write("leaf", "with-dns", params.self_signed(&key).unwrap().der());
@@ -92,9 +98,17 @@ fn identities(write: &impl Fn(&str, &str, &[u8])) {
 
 fn discovery(write: &impl Fn(&str, &str, &[u8])) {
     fn answer<M: Resource>(name: &str, message: &M) -> DeltaDiscoveryResponse {
-        let resource =
-            NamedResource { name: name.to_owned(), version: "1".to_owned(), resource: Some(message.to_any()), aliases: Vec::new() };
-        DeltaDiscoveryResponse { type_url: M::TYPE_URL.to_owned(), resources: vec![resource], ..Default::default() }
+        let resource = NamedResource {
+            name: name.to_owned(),
+            version: "1".to_owned(),
+            resource: Some(message.to_any()),
+            aliases: Vec::new(),
+        };
+        DeltaDiscoveryResponse {
+            type_url: M::TYPE_URL.to_owned(),
+            resources: vec![resource],
+            ..Default::default()
+        }
     }
     let mut answers = Vec::new();
     for number in 1..4 {

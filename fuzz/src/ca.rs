@@ -177,8 +177,11 @@ pub(crate) fn state_file(data: &[u8]) {
     let file = folder.path().join("root.pem");
     fs::write(&file, data).unwrap();
     fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
-    let state =
-        StateFolder { path: folder.path().to_owned(), first_root: FirstRoot::Existing, bootstrap_new_root: false };
+    let state = StateFolder {
+        path: folder.path().to_owned(),
+        first_root: FirstRoot::Existing,
+        bootstrap_new_root: false,
+    };
     let now = SystemTime::now();
     match Source::self_signed(&state, None, "cluster.local".parse().unwrap(), now) {
         Ok(source) => drop(source.load(now).expect("a root that was read can be used")),

@@ -8,8 +8,8 @@ use rcgen::{
     KeyUsagePurpose, SanType, date_time_ymd,
 };
 use ringmail_identity::{
-    CertificateDer, MAX_CHAIN_LEN, MAX_ROOTS, MAX_SPIFFE_ID_LEN, MAX_TRUST_DOMAIN_LEN, PrivateKey, SpiffeId, Svid,
-    SvidError, TrustBundle, UnixTime, Usage,
+    CertificateDer, MAX_CHAIN_LEN, MAX_ROOTS, MAX_SPIFFE_ID_LEN, MAX_TRUST_DOMAIN_LEN, PrivateKey, SpiffeId,
+    Svid, SvidError, TrustBundle, UnixTime, Usage,
 };
 
 use crate::wishes::Wishes;
@@ -41,10 +41,15 @@ fn is_an_id(text: &str) -> bool {
     let is_word = |text: &str, upper: bool| {
         !text.is_empty()
             && text.chars().all(|c| {
-                c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_".contains(c) || (upper && c.is_ascii_uppercase())
+                c.is_ascii_lowercase()
+                    || c.is_ascii_digit()
+                    || ".-_".contains(c)
+                    || (upper && c.is_ascii_uppercase())
             })
     };
-    let Some((domain, path)) = text.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')) else { return false };
+    let Some((domain, path)) = text.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')) else {
+        return false;
+    };
     text.len() <= MAX_SPIFFE_ID_LEN
         && domain.len() <= MAX_TRUST_DOMAIN_LEN
         && is_word(domain, false)
@@ -63,7 +68,10 @@ pub(crate) fn leaf(data: &[u8]) {
         Err(refused) => return assert!(!refused.to_string().is_empty()),
     };
     let name = [&[URI][..], &der_length(id.as_str().len()), id.as_str().as_bytes()].concat();
-    assert!(data.windows(name.len()).any(|window| window == name), "{id} is not among the names of {data:02x?}");
+    assert!(
+        data.windows(name.len()).any(|window| window == name),
+        "{id} is not among the names of {data:02x?}"
+    );
 }
 
 fn der_length(len: usize) -> Vec<u8> {
@@ -154,13 +162,16 @@ fn wish(params: &mut CertificateParams, wishes: &mut Wishes<'_>, usage: Usage) -
         KeyUsagePurpose::KeyCertSign,
         KeyUsagePurpose::CrlSign,
     ];
-    params.key_usages = all.into_iter().enumerate().filter(|(bit, _)| usages >> bit & 1 == 1).map(|(_, each)| each).collect();
-    let (client, server) = if wishes.rarely() { (wishes.one_of(2) == 1, wishes.one_of(2) == 1) } else { (true, true) };
-    params.extended_key_usages = [(client, ExtendedKeyUsagePurpose::ClientAuth), (server, ExtendedKeyUsagePurpose::ServerAuth)]
-        .into_iter()
-        .filter(|(has, _)| *has)
-        .map(|(_, each)| each)
-        .collect();
+    params.key_usages =
+        all.into_iter().enumerate().filter(|(bit, _)| usages >> bit & 1 == 1).map(|(_, each)| each).collect();
+    let (client, server) =
+        if wishes.rarely() { (wishes.one_of(2) == 1, wishes.one_of(2) == 1) } else { (true, true) };
+    params.extended_key_usages =
+        [(client, ExtendedKeyUsagePurpose::ClientAuth), (server, ExtendedKeyUsagePurpose::ServerAuth)]
+            .into_iter()
+            .filter(|(has, _)| *has)
+            .map(|(_, each)| each)
+            .collect();
     let day = if wishes.rarely() { wishes.one_of(3) } else { 1 };
     params.not_before = date_time_ymd(2026, 1, 3 - day);
     params.not_after = date_time_ymd(2026, 1, 4 - day);

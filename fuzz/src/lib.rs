@@ -7,7 +7,11 @@
 //! The record layer is not here: its bytes are sealed, so that nothing but a generator which knows the keys gets anywhere.
 //! It has one, which compares it with rustls (`proxy/src/tls/record/tests/differential.rs`).
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "what must hold and does not is a panic, which the fuzzer finds")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what must hold and does not is a panic, which the fuzzer finds"
+)]
 
 mod ca;
 mod control;

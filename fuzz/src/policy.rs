@@ -36,7 +36,11 @@ pub(crate) fn policy(data: &[u8]) {
                 source: "10.0.0.2".parse().unwrap(),
                 destination: (pod.addresses[0], port).into(),
             };
-            assert_eq!(arrived.authorize(&request).allowed, compiled.authorize(&request).allowed, "{request:?}");
+            assert_eq!(
+                arrived.authorize(&request).allowed,
+                compiled.authorize(&request).allowed,
+                "{request:?}"
+            );
         }
     }
     let outbound = Outbound::compile_for(&set, &settings, &pod);

@@ -29,7 +29,8 @@ fn system() -> System {
 
 fn config(text: &str) -> Result<Config, Vec<String>> {
     let sources = Sources { file: Path::new("proxy.yaml"), text, environment: &[], system: &system() };
-    let faults = |error: ringmail_proxy::config::ConfigError| error.faults().iter().map(ToString::to_string).collect();
+    let faults =
+        |error: ringmail_proxy::config::ConfigError| error.faults().iter().map(ToString::to_string).collect();
     Config::from_sources(&sources).map(|loaded| loaded.config).map_err(faults)
 }
 
@@ -56,8 +57,7 @@ pub(crate) fn discovery(data: &[u8]) {
         let status = Arc::new(Status::default());
         // What is kept for a later process is what a server said, as it said it.
         CONFIG.with(|config| drop(Discovery::new(config, sender, Arc::clone(&status), Some(data), None)));
-        let snapshot = snapshots.borrow().clone();
-        snapshot
+        snapshots.borrow().clone()
     };
     let (Some(first), Some(second)) = (told(), told()) else { return };
     let known = |outbound: &ringmail_policy::Outbound| {
@@ -122,15 +122,22 @@ pub(crate) fn original_destination(data: &[u8]) {
                 _ => Ipv4Addr::new(10, 0, 0, wishes.byte()).into(),
             };
             let number = wishes.byte();
-            let port = ports.get(usize::from(number)).copied().unwrap_or_else(|| u16::from_be_bytes([number, wishes.byte()]));
+            let port = ports
+                .get(usize::from(number))
+                .copied()
+                .unwrap_or_else(|| u16::from_be_bytes([number, wishes.byte()]));
             SocketAddr::new(ip, port)
         };
         let (local, destination) = (address(), address());
-        let here = destination.ip() == IpAddr::from(OWN) || destination.ip().is_loopback() || destination.ip().is_unspecified();
+        let here = destination.ip() == IpAddr::from(OWN)
+            || destination.ip().is_loopback()
+            || destination.ip().is_unspecified();
         let loops = destination == local || (here && ports.contains(&destination.port()));
         let foreign = direction == Direction::Inbound && !here;
         match own.check(direction, local, destination) {
-            Ok(dialled) => assert!(dialled == destination && !loops && !foreign, "{direction:?} {local} {destination}"),
+            Ok(dialled) => {
+                assert!(dialled == destination && !loops && !foreign, "{direction:?} {local} {destination}")
+            }
             Err(error) => assert!(loops || foreign, "{error}"),
         }
     });

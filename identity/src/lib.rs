@@ -27,7 +27,7 @@ pub use key_algorithm::{KeyAlgorithm, KeyAlgorithmError, MAX_RSA_BITS, MIN_RSA_B
 pub use leaf::LeafError;
 pub use peer_error::{ChainLimit, PeerError};
 pub use peer_reason::PeerReason;
-pub use pem::PemError;
+pub use pem::{PemError, pem_fault};
 pub use private_key::{KeyError, PrivateKey};
 pub use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 pub use spiffe_id::SpiffeId;

@@ -6,23 +6,26 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer,
-    pem::{PemObject, SectionKind},
+    pem::{self, PemObject, SectionKind},
 };
 use zeroize::Zeroizing;
 
 /// Base64 characters on a line, as RFC 7468 (section 2) demands of a writer.
 const LINE_LEN: usize = 64;
 
+/// Longer than any label in use. Where the lines of a key were folded into one, the key is read as a part of the label.
+const MAX_LABEL_LEN: usize = 32;
+
 /// Why PEM could not be read. Blocks count from 1; blocks of a kind unknown to TLS do not count.
 #[derive(Debug, thiserror::Error)]
 pub enum PemError {
     /// A block is broken: no end marker, or bytes that are not base64.
-    #[error("pem block {block}: {source}")]
+    #[error("pem block {block}: {fault}")]
     Malformed {
         /// Which block.
         block: usize,
-        /// What is wrong with it.
-        source: rustls_pki_types::pem::Error,
+        /// What is wrong with it, as [`pem_fault`] says it.
+        fault: String,
     },
     /// There is no certificate.
     #[error("no certificate, expected at least one pem block `CERTIFICATE`")]
@@ -48,11 +51,32 @@ pub enum PemError {
     },
 }
 
+/// What is wrong with a PEM text, in words that show nothing of what should stand between its markers.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the others quote nothing, or a character that is none of base64's"
+)]
+pub fn pem_fault(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } if end_marker.len() <= MAX_LABEL_LEN => {
+            format!("block {:?} does not end", String::from_utf8_lossy(end_marker))
+        }
+        pem::Error::MissingSectionEnd { .. } => {
+            "a block does not end, expected its begin, its content and its end on lines of their own"
+                .to_owned()
+        }
+        pem::Error::IllegalSectionStart { .. } => {
+            "the line that begins it does not end with five dashes".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
 /// Reads a file of certificates, at least one.
 pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let mut certificates = Vec::new();
     for (block, section) in (1..).zip(<(SectionKind, Vec<u8>)>::pem_slice_iter(pem)) {
-        let (kind, der) = section.map_err(|source| PemError::Malformed { block, source })?;
+        let (kind, der) = section.map_err(|error| PemError::Malformed { block, fault: pem_fault(&error) })?;
         if kind != SectionKind::Certificate {
             return Err(PemError::UnexpectedBlock { block, kind });
         }
@@ -65,7 +89,7 @@ pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, P
 pub(crate) fn private_key(pem: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, PemError> {
     let mut key = None;
     for (block, section) in (1..).zip(<(SectionKind, Vec<u8>)>::pem_slice_iter(pem)) {
-        let (kind, der) = section.map_err(|source| PemError::Malformed { block, source })?;
+        let (kind, der) = section.map_err(|error| PemError::Malformed { block, fault: pem_fault(&error) })?;
         if let Some(found) = PrivateKeyDer::from_pem(kind, der).map(Zeroizing::new)
             && key.replace(found).is_some()
         {

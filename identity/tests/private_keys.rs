@@ -84,6 +84,25 @@ fn a_file_must_hold_exactly_one_key_in_the_clear() {
 }
 
 #[test]
+fn a_key_whose_lines_were_folded_into_one_is_refused_and_not_shown() {
+    let text = str::from_utf8(EC_P256).unwrap().trim_end();
+    let body = text.lines().nth(1).unwrap();
+    let as_numbers = format!("{:?}", &body.as_bytes()[..8]);
+    let folded = [text.replace('\n', ""), text.replace('\n', " "), text.replace('\n', "\\n")];
+    for pem in folded.iter().flat_map(|pem| [pem.clone(), pem[..pem.len() - 9].to_owned()]) {
+        let error = PrivateKey::from_pem(pem.as_bytes()).unwrap_err();
+        for said in
+            [error.to_string(), format!("{error:?}"), format!("{:?}", std::error::Error::source(&error))]
+        {
+            assert!(
+                !said.contains(&body[..8]) && !said.contains(as_numbers.trim_matches(['[', ']'])),
+                "{said}"
+            );
+        }
+    }
+}
+
+#[test]
 fn debug_shows_the_kind_of_a_key_and_nothing_else() {
     let key = PrivateKey::generate().unwrap();
     assert_eq!(format!("{key:?}"), "PrivateKey(EC P-256, redacted)");

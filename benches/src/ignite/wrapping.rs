@@ -23,8 +23,7 @@ pub enum Wrapping {
 
 impl Wrapping {
     /// Every candidate.
-    pub const ALL: [Self; 5] =
-        [Self::Plain, Self::IgniteTls, Self::RelayCopy, Self::Ringmail, Self::Envoy];
+    pub const ALL: [Self; 5] = [Self::Plain, Self::IgniteTls, Self::RelayCopy, Self::Ringmail, Self::Envoy];
 
     /// Its name in the results.
     pub fn as_str(self) -> &'static str {

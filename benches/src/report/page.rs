@@ -31,7 +31,7 @@ Ignite: three nodes and a thin client, each in a pod of its own, all on one mach
 client's threads share its connections, it knows which node holds a key, and every value that is read is compared with what
 was put. A killed node: eight threads put and read all keys in turn, and the time counts from the kill until each key was
 served by an operation begun after it. A joining node: from its first demand for a partition until it holds the last,
-divided by what it received.
+divided by what it received. `relay-copy` there is two relays without TLS in each pod: what no sidecar can better by much.
 ";
 
 /// Letters of a cell: a reason for what is missing may carry the end of a log, which is in the results.

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use ringmail_identity::pem_fault;
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs::{
@@ -205,8 +206,8 @@ fn read(certificate: &Path, key: &Path) -> Result<Held, ServingError> {
 fn pair(chain: &[u8], key: &[u8]) -> Result<Held, ServingError> {
     let failed = |error: String| ServingError::Pair(error);
     let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>();
-    let chain: Vec<CertificateDer<'static>> = chain.map_err(|error| failed(error.to_string()))?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| failed(error.to_string()))?;
+    let chain: Vec<CertificateDer<'static>> = chain.map_err(|error| failed(pem_fault(&error)))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| failed(pem_fault(&error)))?;
     let leaf = chain.first().ok_or_else(|| failed("expected a certificate, got none".to_owned()))?;
     let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|error| failed(error.to_string()))?;
     let time = |time: x509_parser::time::ASN1Time| {

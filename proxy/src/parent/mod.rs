@@ -158,6 +158,8 @@ impl Parent {
             self.wait(listening.then_some(stream), PollTimeout::NONE)?;
             if listening {
                 listening = self.receive(&mut inbox, stream);
+                // It comes rarely, and what taking it needed would stay for as long as nothing else happens.
+                memory::give_back_all();
             }
             if self.take_signals()? {
                 let _ = kill(child, Signal::SIGTERM);
