@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 /// Base64 characters on a line, as RFC 7468 (section 2) demands of a writer.
 const LINE_LEN: usize = 64;
 
-/// Longer than any label in use. Where the lines of a key were folded into one, the key is read as a part of the label.
-const MAX_LABEL_LEN: usize = 32;
+/// No label in use is longer. Where the lines of a key were folded into one, the key is read as a part of the label.
+const MAX_LABEL_LEN: usize = 24;
 
 /// Why PEM could not be read. Blocks count from 1; blocks of a kind unknown to TLS do not count.
 #[derive(Debug, thiserror::Error)]
