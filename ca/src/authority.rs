@@ -17,6 +17,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
+use x509_parser::x509::X509Name;
 
 use crate::csr::{self, RequestedKey};
 use crate::issue::{self, IssueError, Subject};
@@ -93,7 +94,9 @@ pub enum AuthorityError {
         subject: String,
     },
     /// The signer's subject cannot be written into a leaf byte for byte.
-    #[error("{origin}: subject {subject:?} cannot be reproduced as an issuer: it repeats an attribute type")]
+    #[error(
+        "{origin}: subject {subject:?} cannot be reproduced as an issuer: it repeats an attribute type, or has one beyond 2.39"
+    )]
     Name {
         /// Where it came from.
         origin: String,
@@ -280,6 +283,9 @@ fn check_signer(parts: &Parts, key: &KeyPair, now: SystemTime) -> Result<(), Aut
     if !may_sign(&signer) {
         return Err(AuthorityError::NotCa { origin, subject });
     }
+    if !can_be_written(signer.subject()) {
+        return Err(AuthorityError::Name { origin, subject });
+    }
     let validity = signer.validity();
     if now < system_time(&validity.not_before) {
         return Err(AuthorityError::NotYetValid {
@@ -292,6 +298,14 @@ fn check_signer(parts: &Parts, key: &KeyPair, now: SystemTime) -> Result<(), Aut
         return Err(AuthorityError::Expired { origin, subject, not_after: validity.not_after.to_string() });
     }
     Ok(())
+}
+
+/// Whether the writer of leaves takes every type of attribute in this name: it knows first bytes of object identifiers up to
+/// that of 2.39 alone, and panics at others, which nobody uses.
+fn can_be_written(name: &X509Name<'_>) -> bool {
+    const BEYOND: u8 = 3 * 40;
+    name.iter_attributes()
+        .all(|attribute| attribute.attr_type().as_bytes().first().is_some_and(|first| *first < BEYOND))
 }
 
 fn may_sign(certificate: &X509Certificate<'_>) -> bool {

@@ -151,6 +151,21 @@ fn a_subject_that_cannot_be_reproduced_is_refused_at_load() {
     assert!(error.contains("repeats an attribute type"), "{error}");
 }
 
+#[test]
+fn a_subject_with_a_type_that_cannot_be_written_is_refused_and_never_a_panic() {
+    let root = Ca::self_signed(ca_params("root"), KeyPair::generate().unwrap()).unwrap();
+    let mut der = root.der().to_vec();
+    // The common name's type, 2.5.4.3, becomes one below 2.69.
+    let common_name = [6, 3, 0x55, 4, 3];
+    while let Some(at) = der.windows(common_name.len()).position(|window| window == common_name) {
+        der[at + 2] = 0x95;
+    }
+    let pem = certificate_pem(&der);
+    let files = [("tls.crt", pem.clone()), ("tls.key", root.key().serialize_pem()), ("ca.crt", pem)];
+    let error = load(&folder(&files)).unwrap_err();
+    assert!(error.contains("cannot be reproduced as an issuer"), "{error}");
+}
+
 fn state(folder: &TempDir) -> StateFolder {
     StateFolder {
         path: folder.path().join("state"),
