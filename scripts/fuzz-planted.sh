@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Shows that each target would find something: puts a fault into a copy of the tree (fuzz/planted/TARGET.patch), builds it, and
-# looks until it is found, for SECONDS at most. Some ten minutes for all.
+# looks until it is found, for SECONDS at most. About a minute for each.
 #   scripts/fuzz-planted.sh [SECONDS [TARGET...]]   120 s and all targets without a word
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"

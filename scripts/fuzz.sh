@@ -41,9 +41,9 @@ look() {
     fi
 }
 
-# What a target writes to disk is small and gone at once.
 export -f look
 export SECONDS_EACH INPUT_SECONDS MEMORY_MB MAX_LEN BUILT FOUND BROKEN LOGS
+# What a target writes to disk is small and gone at once.
 TMPDIR=$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d)
 export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT

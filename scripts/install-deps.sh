@@ -13,7 +13,7 @@ readonly RUSTUP=https://sh.rustup.rs
 readonly JDKS=(openjdk-17-jdk-headless openjdk-21-jdk-headless default-jdk-headless)
 
 missing_packages() {
-    { command -v cc && command -v make; } >/dev/null || echo build-essential
+    { command -v cc && command -v c++ && command -v make; } >/dev/null || echo build-essential
     command -v curl >/dev/null || echo curl
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
     command -v git >/dev/null || echo git

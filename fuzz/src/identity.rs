@@ -65,7 +65,7 @@ pub(crate) fn leaf(data: &[u8]) {
     let id = match Svid::new(vec![CertificateDer::from(data.to_vec())], key) {
         Ok(svid) => svid.id().clone(),
         Err(SvidError::KeyMismatch { id, .. } | SvidError::Usage { id, .. }) => id,
-        Err(refused) => return assert!(!refused.to_string().is_empty()),
+        Err(_refused) => return,
     };
     let name = [&[URI][..], &der_length(id.as_str().len()), id.as_str().as_bytes()].concat();
     assert!(
@@ -127,16 +127,12 @@ pub(crate) fn certificate(data: &[u8]) {
         let verdict = authorities.bundle.verify(&chain, usage, noon());
         let expected = good && !by_foreign && chain.len() <= MAX_CHAIN_LEN;
         assert_eq!(verdict.is_ok(), expected, "{verdict:?} of {params:?} in a chain of {}", chain.len());
+        // And whatever else claims to be a chain is refused, which must cost little and never panic.
+        let halves = data.split_at(data.len() / 2);
+        let chain = [halves.0, halves.1].map(|part| CertificateDer::from(part.to_vec()));
+        let refused = authorities.bundle.verify(&chain, Usage::Client, noon());
+        assert!(refused.is_err(), "{refused:?}");
     });
-    // And whatever else claims to be a chain is refused, which must cost little and never panic.
-    let halves = data.split_at(data.len() / 2);
-    let chain = [halves.0, halves.1].map(|part| CertificateDer::from(part.to_vec()));
-    let refused = AUTHORITIES_OF_NOBODY.with(|bundle| bundle.verify(&chain, Usage::Client, noon()));
-    assert!(refused.is_err(), "{refused:?}");
-}
-
-thread_local! {
-    static AUTHORITIES_OF_NOBODY: LazyCell<TrustBundle> = LazyCell::new(|| Authorities::new().bundle);
 }
 
 /// Writes what is wished into a leaf, and says whether it is a good one for `usage`.

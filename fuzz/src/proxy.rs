@@ -66,15 +66,12 @@ pub(crate) fn discovery(data: &[u8]) {
         known
     };
     assert_eq!(known(&first.outbound), known(&second.outbound));
-    for destination in first.outbound.destinations() {
-        assert!(!format!("{destination:?}").is_empty());
-    }
     let stranger: SocketAddr = "10.255.255.254:1".parse().unwrap();
-    let named = memchr(data, b"10.255.255.254") || memchr(data, &[10, 255, 255, 254]);
+    let named = contains(data, b"10.255.255.254") || contains(data, &[10, 255, 255, 254]);
     assert!(named || !first.outbound.in_mesh(stranger.ip()), "nobody has named {stranger}");
 }
 
-fn memchr(text: &[u8], part: &[u8]) -> bool {
+fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
