@@ -22,7 +22,7 @@ fn no_figure_of_the_page_is_typed_in() {
 
 #[test]
 fn every_test_that_the_page_names_is_in_the_sources() {
-    let sources = sources(&workspace());
+    let sources = read_sources(&workspace());
     for figure in committed() {
         if figure.test.contains('/') {
             assert!(workspace().join(&figure.test).is_file(), "{}: {} is nowhere", figure.row, figure.test);
@@ -46,13 +46,13 @@ fn every_row_has_a_name_of_its_own() {
 }
 
 /// The text of every source and script.
-fn sources(folder: &Path) -> Vec<String> {
+fn read_sources(folder: &Path) -> Vec<String> {
     let mut texts = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() && name != "target" && !name.starts_with('.') {
-            texts.extend(self::sources(&path));
+            texts.extend(read_sources(&path));
         } else if path.extension().is_some_and(|ending| ending == "rs") {
             texts.push(fs::read_to_string(&path).unwrap());
         }
