@@ -9,8 +9,8 @@ const KEYS: u64 = 2_000;
 /// How long a policy may take from `kubectl apply` to every sidecar.
 const APPLIED_WITHIN: Duration = Duration::from_secs(2);
 
-/// A thin client that failed three times to reach a node leaves it alone for 30 s (`reconnectThrottlingPeriod`), and dials it with
-/// one of its operations after that.
+/// A thin client dials a node that is new to it with one of its operations, at the latest once it has given up those that wait for
+/// the one that left.
 const CLIENT_COMES_WITHIN: Duration = Duration::from_secs(60);
 
 #[test]

@@ -5,7 +5,9 @@ import java.util.List;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.concurrent.atomic.LongAccumulator;
+import java.util.function.Supplier;
 import org.apache.ignite.client.ClientCache;
+import org.apache.ignite.client.ClientConnectionException;
 
 /**
  * Puts and gets without a pause, from several threads, each with keys of its own.
@@ -17,8 +19,12 @@ final class ContinuousLoad {
     /** Longer than any exchange of a small ring's partitions takes. */
     private static final long LATE_AT_MOST_NANOS = 5_000_000_000L;
 
+    /** Between two tries of an operation: about what a client needs to learn that a node has left. */
+    private static final long REPEAT_MILLIS = 100;
+
     private final ClientCache<Long, byte[]> cache;
     private final int threads;
+    private final int repeats;
     private final int keys;
     private final int bytes;
     private final long from;
@@ -27,6 +33,7 @@ final class ContinuousLoad {
     private final List<Thread> workers = new ArrayList<>();
     private final AtomicLong operations = new AtomicLong();
     private final AtomicLong errors = new AtomicLong();
+    private final AtomicLong repeated = new AtomicLong();
     private final AtomicLong stale = new AtomicLong();
     private final LongAccumulator slowestMicros = new LongAccumulator(Long::max, 0);
     private final AtomicReference<String> firstError = new AtomicReference<>("none");
@@ -37,6 +44,7 @@ final class ContinuousLoad {
         this.cache = cache;
         threads = Integer.parseInt(Control.argument(args, "threads", "2"));
         keys = Integer.parseInt(Control.argument(args, "keys", "200"));
+        repeats = Integer.parseInt(Control.argument(args, "repeats", "0"));
         bytes = Integer.parseInt(Control.argument(args, "bytes", "100"));
         from = Long.parseLong(Control.argument(args, "from", "1000000"));
         acknowledged = new long[threads * keys];
@@ -59,7 +67,7 @@ final class ContinuousLoad {
     }
 
     String progress() {
-        return "operations=" + operations + " errors=" + errors + " stale=" + stale
+        return "operations=" + operations + " errors=" + errors + " repeated=" + repeated + " stale=" + stale
             + " slowest_us=" + slowestMicros.get() + " first_error=" + firstError.get().replace(' ', '_').replace('\n', '_')
             + " first_stale=" + firstStale.get();
     }
@@ -120,12 +128,33 @@ final class ContinuousLoad {
     private void putAndGet(int slot) {
         long key = from + slot;
         tried[slot]++;
-        cache.put(key, Value.of(key, tried[slot], bytes));
+        byte[] put = Value.of(key, tried[slot], bytes);
+        repeatedly(() -> {
+            cache.put(key, put);
+            return null;
+        });
         acknowledged[slot] = tried[slot];
-        byte[] value = cache.get(key);
+        byte[] value = repeatedly(() -> cache.get(key));
         if (!shows(key, value, acknowledged[slot])) {
             stale.incrementAndGet();
             firstStale.compareAndSet("none", key + ":" + acknowledged[slot] + ":" + shown(key, value) + ":" + untilShown(slot));
+        }
+    }
+
+    /**
+     * Ignite's client tries an operation about as often as it knows nodes, and may spend all of it on the one that leaves: where
+     * nodes are replaced, applications try again.
+     */
+    private <T> T repeatedly(Supplier<T> operation) {
+        for (int repeat = 0; ; repeat++) {
+            try {
+                return operation.get();
+            } catch (ClientConnectionException e) {
+                if (repeat >= repeats)
+                    throw e;
+                repeated.incrementAndGet();
+                pause(REPEAT_MILLIS);
+            }
         }
     }
 

@@ -61,12 +61,16 @@ public final class Load {
         Control.serve(verbs);
     }
 
-    /** {@code connect addresses=a:10800,b:10800 timeout=30000 aware=true}, and the arguments of {@link Tls} */
+    /**
+     * {@code connect addresses=a:10800,b:10800 timeout=30000 aware=true throttled=3}, and the arguments of {@link Tls}. A node
+     * that could not be reached so often is left alone for 30 s; with 0 it never is.
+     */
     static String connect(String[] args) throws Exception {
         ClientConfiguration cfg = new ClientConfiguration()
             .setAddresses(Control.argument(args, "addresses", "127.0.0.1:10800").split(","))
             .setTimeout(Integer.parseInt(Control.argument(args, "timeout", "30000")))
-            .setPartitionAwarenessEnabled(Boolean.parseBoolean(Control.argument(args, "aware", "true")));
+            .setPartitionAwarenessEnabled(Boolean.parseBoolean(Control.argument(args, "aware", "true")))
+            .setReconnectThrottlingRetries(Integer.parseInt(Control.argument(args, "throttled", "3")));
         SslContextFactory tls = Tls.factory(args);
         if (tls != null)
             cfg.setSslMode(SslMode.REQUIRED).setSslContextFactory(tls);
