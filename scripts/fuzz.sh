@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Looks for bytes that break a promise of what meets foreign ones: libFuzzer, led by coverage, on the stable compiler.
 #   scripts/fuzz.sh [SECONDS [TARGET...]]   each target for so long, 30 s and all of them without a word; as many at once as
-#                                           there are processors
+#                                           there are processors; with 0, what is needed for it is built, and no more
 # Bytes that break something are shown, and stay in target/fuzz/broken: they belong into fuzz/corpus/TARGET once it is mended.
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
@@ -20,6 +20,7 @@ mkdir -p "$FOUND" "$BROKEN" "$LOGS"
 RUSTC_WORKSPACE_WRAPPER=$PWD/fuzz/instrument.sh cargo build --locked --workspace --bin ringmail-fuzz
 # The next build for anything else puts one there that sees nothing.
 cp "$CARGO_TARGET_DIR/debug/ringmail-fuzz" "$BUILT"
+((SECONDS_EACH)) || exit 0
 
 targets=("$@")
 ((${#targets[@]})) || for folder in fuzz/corpus/*/; do targets+=("$(basename "$folder")"); done
