@@ -9,6 +9,9 @@ use super::{place::Place, stage::VERSION};
 /// A node starts in ten seconds where the machine does nothing else; others of the run start beside it.
 const NODE_WITHIN: Duration = Duration::from_secs(120);
 
+/// What a node says once it has fetched its part of every cache.
+const FETCHED: &str = "Completed rebalance chain";
+
 /// What differs from the manifests.
 #[derive(Clone, Copy, Debug)]
 pub struct GridSettings {
@@ -63,7 +66,8 @@ impl<'a> Grid<'a> {
         self.wait_whole(nodes)
     }
 
-    /// Deletes a pod and waits until its successor is in the ring.
+    /// Deletes a pod and waits until its successor is in the ring and holds its part of the keys: a node that is told to stop while
+    /// another one has joined and not begun to fetch finds nobody to wait for, with or without a mesh.
     pub fn replace(&self, node: usize, nodes: usize) -> Result<()> {
         let pod = format!("pod/ignite-{node}");
         let before = self.place.field(&pod, "{.metadata.uid}")?;
@@ -72,7 +76,11 @@ impl<'a> Grid<'a> {
             let now = self.place.field(&pod, "{.metadata.uid}").unwrap_or_default();
             Ok((!now.is_empty() && now != before).then_some(()))
         })?;
-        self.wait_whole(nodes)
+        self.wait_whole(nodes)?;
+        let fetched = format!("ignite-{node} has fetched its keys");
+        self.place.until(NODE_WITHIN, &fetched, || {
+            Ok(self.log(&format!("ignite-{node}"))?.contains(FETCHED).then_some(()))
+        })
     }
 
     /// Waits until every pod is ready and every node sees all of them.
