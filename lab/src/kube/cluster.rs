@@ -197,6 +197,16 @@ impl Cluster {
         self.local_mut()?.start_api()
     }
 
+    /// Stops the cluster's DNS.
+    pub fn stop_dns(&mut self) -> Result<()> {
+        self.local_mut()?.stop_dns()
+    }
+
+    /// Starts the cluster's DNS again.
+    pub fn start_dns(&mut self) -> Result<()> {
+        self.local_mut()?.start_dns()
+    }
+
     /// The folder of the components' logs.
     pub fn logs(&self) -> Result<std::path::PathBuf> {
         Ok(self.local()?.logs())

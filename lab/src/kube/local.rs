@@ -169,6 +169,16 @@ impl Local {
         self.wait_for_api()
     }
 
+    /// Stops the cluster's DNS.
+    pub(super) fn stop_dns(&mut self) -> Result<()> {
+        self.stop(&control_plane::dns(&self.plan)?)
+    }
+
+    /// Starts the cluster's DNS again.
+    pub(super) fn start_dns(&mut self) -> Result<()> {
+        self.launch(&control_plane::dns(&self.plan)?)
+    }
+
     /// An error that names a component that has ended, with the last lines of its log.
     pub(super) fn check(&mut self) -> Result<()> {
         self.components.values_mut().try_for_each(Component::check)

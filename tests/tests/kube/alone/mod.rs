@@ -1,6 +1,7 @@
 //! Scenarios that take parts of the mesh or of the cluster away, or need that nobody else touches them. Each has the cluster for
 //! itself: they run one after the other, and where there is a second cluster, beside the rest.
 
+mod absences;
 mod faults;
 mod outages;
 mod precedence;

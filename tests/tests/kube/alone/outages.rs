@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ringmail_evidence::shown;
 use ringmail_tests::kube::{
     Grid, GridLoad, GridSettings, Place, STRICT, Toolbox,
     metrics::{self, ISTIO_PROXY},
@@ -139,7 +140,8 @@ fn while_control_is_killed_at_random_no_connection_drops_and_none_is_plaintext()
         }
         println!("control was killed {} times", killer.join().unwrap());
     });
-    println!("{answered} new pods were dialled and answered, {unanswered} were not");
+    shown!("F18", "new pods dialled while control was killed at random, answered", answered, "> 0");
+    shown!("F18", "of those, refused with their reason", unanswered, "each has a line");
     assert!(answered > 0);
     stage.rolled_out().unwrap();
     still_open(&place, "member").unwrap();
