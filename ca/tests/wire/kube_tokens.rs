@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rcgen::KeyPair;
 use ringmail_ca::messages::IstioCertificateResponse;
+use ringmail_evidence::shown;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
@@ -140,6 +141,43 @@ async fn an_api_server_that_is_away_is_no_word_on_a_token_and_its_return_needs_n
         asked(&ca, REVIEWED).await.unwrap();
         assert_eq!(ca.audit()["outcome"], "issued");
     }
+}
+
+/// Whoever sends a token that the API server stumbles over must not keep others from their certificates.
+#[tokio::test]
+async fn a_question_that_the_api_server_finds_fault_with_is_a_refusal_of_that_token_alone() {
+    const STUMBLED_OVER: &str = "header-of-evil.claims-of-evil.signature-of-evil";
+    let server = server();
+    let ca = start(&server);
+    let mut refused = 0;
+    for code in [400, 413, 422, 431] {
+        server.refuse_review(STUMBLED_OVER, code);
+        for _ in 0..5 {
+            let answer = asked(&ca, STUMBLED_OVER).await;
+            let said = answer.as_ref().unwrap_err().message().to_owned();
+            assert!(said.contains("cannot make anything of <token>") && !said.contains("evil"), "{said}");
+            assert_refused(&ca, answer, Code::Unauthenticated, "token_rejected");
+            asked(&ca, REVIEWED).await.unwrap();
+            assert_eq!(ca.audit()["outcome"], "issued");
+            refused += 1;
+        }
+        assert!(ca.page("/healthz/ready").starts_with("HTTP/1.1 200"));
+    }
+    shown!(
+        "A17",
+        "certificates to others between questions that the API server refused",
+        refused,
+        "20 of 20"
+    );
+    // One that finds fault with every question is away, and says so without being asked.
+    for token in [STUMBLED_OVER, REVIEWED, "not.a.token"] {
+        server.refuse_review(token, 422);
+    }
+    server.mood(Mood::Failing(500));
+    eventually("not ready", || ca.page("/healthz/ready").starts_with("HTTP/1.1 503"));
+    server.mood(Mood::Well);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(ca.page("/healthz/ready").starts_with("HTTP/1.1 503"));
 }
 
 #[test]

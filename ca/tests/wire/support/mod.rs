@@ -24,6 +24,7 @@ use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
 pub(crate) mod fake_api_server;
+pub(crate) mod floods;
 pub(crate) mod token;
 
 /// Longer than any step of a healthy CA on a busy machine.
