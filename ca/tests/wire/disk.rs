@@ -129,7 +129,8 @@ async fn a_bundle_that_finds_no_room_is_told_and_the_old_one_stays() {
     }
     let elsewhere = tempfile::tempdir().unwrap();
     let (state, extra) = (elsewhere.path().join("state"), elsewhere.path().join("extra.pem"));
-    let foreign = [Ca::start(&[]), Ca::start(&[])].map(|ca| fs::read_to_string(ca.path("bundle.pem")).unwrap());
+    let foreign =
+        [Ca::start(&[]), Ca::start(&[])].map(|ca| fs::read_to_string(ca.path("bundle.pem")).unwrap());
     fs::write(&extra, &foreign[0]).unwrap();
     let flags = ["--state-dir", state.to_str().unwrap(), "--extra-roots", extra.to_str().unwrap()];
     let ca = Ca::start_with(Arc::clone(&folder), &flags);

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 
 use crate::support::fake_api_server::{FakeApiServer, Mood, key};
-use crate::support::{Ca, IDENTITY, ask, assert_refused, certificates, csr, eventually, request, verify};
+use crate::support::{
+    Ca, IDENTITY, ask, assert_refused, certificates, connect_from, csr, eventually, request, verify,
+};
 
 const REVIEWED: &str = "header-of-ignite.claims-of-ignite.signature-of-ignite";
 
@@ -141,6 +143,44 @@ async fn an_api_server_that_is_away_is_no_word_on_a_token_and_its_return_needs_n
         asked(&ca, REVIEWED).await.unwrap();
         assert_eq!(ca.audit()["outcome"], "issued");
     }
+}
+
+/// No claim of a token says at which address its pod is. What holds is that it is the pod's, that the pod runs, and that
+/// the certificate is the owner's alone, for a key that only the caller has; the line names both.
+#[tokio::test]
+async fn a_token_that_another_pod_replays_gets_its_owners_identity_and_leaves_a_trace() {
+    let server = server();
+    let ca = start(&server);
+    let thief = connect_from([127, 0, 0, 2].into(), ca.address, &ca.bundle(), "localhost").await.unwrap();
+    let answer =
+        ask(thief.clone(), Some(REVIEWED), request(&csr(&KeyPair::generate().unwrap()))).await.unwrap();
+    assert_eq!(verify(&ca.bundle(), &certificates(&answer.cert_chain)[..1]).unwrap().as_str(), IDENTITY);
+    let line = ca.audit();
+    assert_eq!(
+        (line["pod"].as_str(), line["identity"].as_str()),
+        (Some("ignite-0"), Some(IDENTITY)),
+        "{line}"
+    );
+    assert!(line["caller"].as_str().unwrap().starts_with("127.0.0.2:"), "{line}");
+    // Once the pod is gone, or its service account is, the token is worth nothing to anybody.
+    let gone = json!({ "authenticated": false, "error": "serviceaccounts \"node\" not found" });
+    server.review(REVIEWED, gone);
+    let answer = ask(thief.clone(), Some(REVIEWED), request(&csr(&KeyPair::generate().unwrap()))).await;
+    assert_eq!(answer.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(ca.audit()["reason"], "token_rejected");
+    server.review(REVIEWED, sound());
+    server.delete(&key("pods", "ignite", "ignite-0"));
+    // A pod of that name and uid in another namespace is another one.
+    server.put(&key("pods", "elsewhere", "ignite-0"), pod("Running"));
+    let answer = ask(thief, Some(REVIEWED), request(&csr(&KeyPair::generate().unwrap()))).await;
+    assert_eq!(answer.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(ca.audit()["reason"], "pod_gone");
+    shown!(
+        "A17",
+        "a token replayed from another address",
+        "the owner's identity alone, with pod and caller in the line",
+        "exactly"
+    );
 }
 
 /// Whoever sends a token that the API server stumbles over must not keep others from their certificates.
