@@ -106,7 +106,7 @@ impl<A: Answers> Door<A> {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                _ = ending.wait_for(|ending| *ending) => break,
+                () = told(&mut ending) => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => self.admit(&mut connections, &acceptor, stream, (peer, &shutdown)),
                     Err(error) => {
@@ -176,7 +176,7 @@ impl<A: Answers> Door<A> {
         let over = async {
             tokio::select! {
                 () = activity.idle_for(self.deadlines.idle) => ConnectionEnd::Idle,
-                _ = shutdown.wait_for(|ending| *ending) => ConnectionEnd::Closed,
+                () = told(&mut shutdown) => ConnectionEnd::Closed,
             }
         };
         // The two kinds of connection have no trait in common.
@@ -219,4 +219,9 @@ impl<A: Answers> Door<A> {
             .max_local_error_reset_streams(MAX_RESET_STREAMS);
         builder
     }
+}
+
+/// Returns when the process is to end.
+async fn told(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|ending| *ending).await;
 }

@@ -88,7 +88,7 @@ fn new_connections_use_the_new_leaf(world: &mut World) {
     let now = serial(world, "n2");
     let from = world.pod("n1").unwrap().namespace();
     let to = world.pod("n2").unwrap().ip();
-    ringmail_lab::wire::thin_handshake(from, (to, 10800).into()).unwrap();
+    wire::thin_handshake(from, (to, 10800).into()).unwrap();
     let wanted = format!("peer.serial={now}");
     wait_until(Duration::from_secs(5), "n1 logs the new leaf of n2", || {
         let lines = said::access_lines(&world.sidecars["n1"], &["direction=outbound", &wanted]);

@@ -182,7 +182,7 @@ mod simulated {
                 (ClientConfig::clone(&self.client), ServerConfig::clone(&server.server));
             (client.time_provider, far.time_provider) = (Arc::new(At(now)), Arc::new(At(now)));
             (client.key_log, far.key_log) = (Arc::new(NoKeyLog), Arc::new(NoKeyLog));
-            let name = ServerName::IpAddress([10, 0, 0, 2].into());
+            let name = ServerName::from(std::net::IpAddr::from([10, 0, 0, 2]));
             let mut client = ClientConnection::new(Arc::new(client), name)?;
             let mut far = ServerConnection::new(Arc::new(far))?;
             while client.is_handshaking() || far.is_handshaking() {

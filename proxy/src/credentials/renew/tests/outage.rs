@@ -5,7 +5,7 @@ use ringmail_evidence::shown;
 use super::*;
 use crate::{
     admin::{State, readiness, test_state::TestState},
-    credentials::{publisher::unix_time, schedule},
+    credentials::publisher::unix_time,
     metrics::Metrics,
     tls::Credentials,
 };
@@ -153,7 +153,7 @@ fn returns(proxies: usize, left_at_return: Duration, away_for: Duration) -> Vec<
     let returned = seconds(away_for);
     let one = |_| {
         // Certificates are of any age: each proxy began to ask at a time of its own.
-        let mut at = schedule::random() * returned;
+        let mut at = random() * returned;
         let mut failures = 0;
         while at < returned {
             failures += 1;
