@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use ringmail_evidence::shown;
@@ -155,30 +154,25 @@ async fn a_bundle_that_finds_no_room_is_told_and_the_old_one_stays() {
 }
 
 #[tokio::test]
-async fn a_read_only_state_serves_and_an_empty_one_refuses_to_start() {
+async fn a_disk_that_turns_read_only_stops_no_issuing_and_a_start_says_why_it_is_none() {
     let folder = folder();
     let state = folder.path().join("state");
     let disk = Disk::mounted(&state);
     let flag = ["--state-dir", state.to_str().unwrap()];
-    drop(Ca::start_with(Arc::clone(&folder), &flag).kill());
+    let ca = Ca::start_with(Arc::clone(&folder), &flag);
     let before = key(&state);
     disk.read_only();
-    match Ca::try_start(Arc::clone(&folder), &flag) {
-        Ok(ca) => {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            ca.leaf().await;
-            shown!("F5", "a start on a read-only state with a root", "serves", "serves or says why");
-        }
-        Err(log) => {
-            let said = format!("{log:?}");
-            assert!(said.contains("Read-only file system"), "{said}");
-            shown!(
-                "F5",
-                "a start on a read-only state with a root",
-                "refused, and says why",
-                "serves or says why"
-            );
-        }
+    for _ in 0..20 {
+        ca.leaf().await;
     }
+    drop(ca.kill());
+    let said = refused(&folder, &flag);
+    assert!(said.contains("Read-only file system") && said.contains(state.to_str().unwrap()), "{said}");
     assert_eq!(key(&state), before);
+    shown!(
+        "F5",
+        "certificates once the state is read-only; a start on it",
+        "20 of 20; refused, and says why",
+        "exactly"
+    );
 }
