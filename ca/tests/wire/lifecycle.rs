@@ -4,7 +4,6 @@ use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 
 use rcgen::KeyPair;
-
 use ringmail_evidence::shown;
 
 use crate::support::{Ca, TOKEN, ask, command, csr, folder, request};
