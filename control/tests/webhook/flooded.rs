@@ -14,8 +14,11 @@ const AT_ONCE: usize = 4;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_frames_ends_with_its_reason_while_reviews_are_answered() {
     let api = Api::new();
-    let mut webhook =
-        Running::start_with(&api, |settings| settings.deadlines.idle = Duration::from_secs(1)).await;
+    let mut webhook = Running::start_with(&api, |settings| {
+        settings.deadlines.idle = Duration::from_secs(1);
+        settings.deadlines.grace = Duration::from_millis(200);
+    })
+    .await;
     let bundle = webhook.ready(&api).await;
     let mut slowest = Duration::ZERO;
     for flood in floods().into_iter().map(Arc::new) {

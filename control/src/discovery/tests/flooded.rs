@@ -12,7 +12,11 @@ const AT_ONCE: u64 = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_frames_ends_with_its_reason_while_streams_go_on() {
-    let fixture = Fixture::with(|settings| settings.deadlines.idle = Duration::from_secs(1)).await;
+    let fixture = Fixture::with(|settings| {
+        settings.deadlines.idle = Duration::from_secs(1);
+        settings.deadlines.grace = Duration::from_millis(200);
+    })
+    .await;
     fixture.put(pod("me", 1, "10.0.0.1"));
     let mut client = Client::open(&fixture, "a/sa/me/a-me-1").await.unwrap();
     client.greet("me.a", &["/10.0.0.1"]).await;
