@@ -131,6 +131,9 @@ pub enum AttestError {
     /// No source knows the token.
     #[error("token is not known")]
     Unknown,
+    /// The API server finds fault with the question about this token, and says nothing about others.
+    #[error("api server does not look at the token: {0}")]
+    Unreviewed(String),
     /// No key of the set made the signature.
     #[error("no key of the set has the token's key id {0:?}")]
     UnknownKey(String),
@@ -152,7 +155,7 @@ impl AttestError {
             Self::NotYetValid => Reason::TokenNotYetValid,
             Self::PodEnded { .. } => Reason::PodEnded,
             Self::PodGone { .. } => Reason::PodGone,
-            Self::Rejected(_) => Reason::TokenRejected,
+            Self::Rejected(_) | Self::Unreviewed(_) => Reason::TokenRejected,
             Self::Signature => Reason::TokenSignature,
             Self::Subject(_) => Reason::TokenSubject,
             Self::Unknown => Reason::UnknownToken,

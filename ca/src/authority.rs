@@ -18,6 +18,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
+use zeroize::Zeroizing;
 
 use crate::csr::{self, RequestedKey};
 use crate::issue::{self, IssueError, Subject};
@@ -34,7 +35,7 @@ const PROBE_TTL: Duration = Duration::from_secs(60);
 pub struct Parts {
     pub(crate) origin: String,
     pub(crate) chain: Vec<CertificateDer<'static>>,
-    pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) key: Zeroizing<PrivateKeyDer<'static>>,
     pub(crate) roots: Vec<CertificateDer<'static>>,
 }
 
@@ -160,7 +161,7 @@ impl Authority {
         now: SystemTime,
     ) -> Result<Self, AuthorityError> {
         let origin = parts.origin.clone();
-        let key = KeyPair::try_from(&parts.key)
+        let key = KeyPair::try_from(&*parts.key)
             .map_err(|e| AuthorityError::Key { origin: origin.clone(), error: e.to_string() })?;
         check_signer(parts, &key, now)?;
         let roots = unique(parts.roots.iter().chain(extra_roots));
@@ -389,8 +390,10 @@ pub(crate) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 /// The only private key of a PEM text.
-pub(crate) fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_slice(text).map_err(|e| format!("no private key in it: {}", pem_fault(&e)))
+pub(crate) fn private_key(text: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, String> {
+    PrivateKeyDer::from_pem_slice(text)
+        .map(Zeroizing::new)
+        .map_err(|e| format!("no private key in it: {}", pem_fault(&e)))
 }
 
 #[cfg(test)]

@@ -18,8 +18,9 @@ use ringmail_identity::TrustDomain;
 
 use crate::authority::self_signed::{FirstRoot, StateFolder};
 use crate::cluster::{ClusterSettings, RootSecretSettings};
+use crate::door::Deadlines;
 use crate::issue::{Lifetimes, ServeNames, ServingName};
-use crate::serve::Deadlines;
+use crate::serve::GRACE;
 
 pub use collect::{Collected, collect};
 pub use table::{SETTINGS, Setting};
@@ -176,7 +177,7 @@ impl Reader<'_> {
             },
             bundle_out: self.path("bundle-out"),
             serving_names,
-            deadlines: Deadlines { handshake: handshake?, idle: idle? },
+            deadlines: Deadlines { handshake: handshake?, idle: idle?, grace: GRACE },
             request_timeout: request_timeout?,
             max_connections: max_connections?,
             max_connections_per_source: max_connections_per_source?,

@@ -1,6 +1,6 @@
 //! The SPIFFE CA of the mesh, speaking the certificate protocol that the field's agents already speak.
 //!
-//! The rooms, in the order a request passes them: [`serve`] (listener, TLS, limits), [`service`] (one
+//! The rooms, in the order a request passes them: [`door`] (listener, limits, HTTP/2), [`serve`] (TLS), [`service`] (one
 //! request), [`attest`] (token to identity), [`csr`] (request to public key), [`issue`] (profile and
 //! lifetime), [`audit`] (one line per decision). Beside them: [`authority`] (signing key, chain and
 //! roots), [`cluster`] (what lives in the Kubernetes API), `start` (in which order things begin), `upkeep`
@@ -12,6 +12,7 @@ pub mod authority;
 pub mod cluster;
 pub mod config;
 pub mod csr;
+pub mod door;
 mod followed;
 mod health;
 pub mod issue;

@@ -5,12 +5,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::audit::Reason;
-use crate::serve::ConnectionEnd;
+use crate::door::DoorMetrics;
 
 /// Issuing takes tens of microseconds with P-256 and milliseconds with RSA; a request that waits
 /// for its body is seen up to the request deadline.
@@ -26,8 +24,7 @@ pub struct Metrics {
     root_expiry_seconds: Gauge,
     signer_expiry_seconds: Gauge,
     serving_expiry_seconds: Gauge,
-    connections: IntGauge,
-    connection_ends: IntCounterVec,
+    door: DoorMetrics,
     reloads: IntCounterVec,
     bundle_writes: IntCounterVec,
     citadel_requests: IntCounter,
@@ -75,16 +72,7 @@ impl Metrics {
                 "ringmail_ca_serving_certificate_expiry_seconds",
                 "Seconds until the serving certificate expires.",
             )?,
-            connections: registered(
-                &registry,
-                IntGauge::new("ringmail_ca_connections", "Connections held.")?,
-            )?,
-            connection_ends: counters(
-                &registry,
-                "ringmail_ca_connections_closed_total",
-                "Connections closed, by reason.",
-                "reason",
-            )?,
+            door: DoorMetrics::register(&registry, "ringmail_ca")?,
             reloads: counters(
                 &registry,
                 "ringmail_ca_reloads_total",
@@ -118,9 +106,6 @@ impl Metrics {
         for reason in Reason::ALL {
             self.refused.with_label_values(&[reason.as_str()]).inc_by(0);
         }
-        for end in ConnectionEnd::ALL {
-            self.connection_ends.with_label_values(&[end.as_str()]).inc_by(0);
-        }
         for result in ["applied", "refused"] {
             self.reloads.with_label_values(&[result]).inc_by(0);
             self.bundle_writes.with_label_values(&[result]).inc_by(0);
@@ -140,14 +125,9 @@ impl Metrics {
         self.duration.observe(took.as_secs_f64());
     }
 
-    /// Counts a connection as held for as long as the answer lives.
-    pub(crate) fn connection(&self) -> HeldConnection {
-        self.connections.inc();
-        HeldConnection(self.connections.clone())
-    }
-
-    pub(crate) fn connection_end(&self, end: ConnectionEnd) {
-        self.connection_ends.with_label_values(&[end.as_str()]).inc();
+    /// Those of the listener.
+    pub(crate) fn door(&self) -> DoorMetrics {
+        self.door.clone()
     }
 
     pub(crate) fn reloaded(&self, applied: bool) {
@@ -173,15 +153,6 @@ impl Metrics {
             self.citadel_root_expiry.set(seconds_until(expiries.root, UNIX_EPOCH).round());
         }
         TextEncoder::new().encode_to_string(&self.registry.gather())
-    }
-}
-
-/// One connection that is counted as held.
-pub(crate) struct HeldConnection(IntGauge);
-
-impl Drop for HeldConnection {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 

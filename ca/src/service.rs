@@ -2,7 +2,7 @@
 //!
 //! The order is the defence: the caller's token is judged from the headers before a byte of the body
 //! is read, the body is bounded before it is decoded, and the CSR is checked before anything is
-//! signed. Every way out passes [`CertificateService::answer`], which writes the audit line and
+//! signed. Every way out passes [`CertificateService::decide_and_say`], which writes the audit line and
 //! counts, so no decision is silent.
 
 use std::future::ready;
@@ -119,7 +119,7 @@ impl CertificateService {
     }
 
     /// Decides one HTTP/2 request that came from `address`.
-    pub async fn answer<B>(&self, request: Request<B>, address: SocketAddr) -> Response<Body>
+    pub(crate) async fn decide_and_say<B>(&self, request: Request<B>, address: SocketAddr) -> Response<Body>
     where
         B: hyper::body::Body + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,

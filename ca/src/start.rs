@@ -22,9 +22,10 @@ use crate::attest::{
 use crate::authority::{self, Authority, Source};
 use crate::cluster::{self, Cluster, Distributor, Election, OpenError};
 use crate::config::{KeyPlace, Settings};
+use crate::door::{ConnectionLimits, Source as Caller};
 use crate::health::{Health, Serving};
 use crate::metrics::Metrics;
-use crate::serve::{ConnectionLimits, Server, ServingCertificate};
+use crate::serve::{Server, ServingCertificate};
 use crate::service::{CertificateService, Terms};
 use crate::upkeep::{BundleFile, Upkeep};
 
@@ -89,7 +90,7 @@ impl Start {
         });
         // Whoever waits for this line finds the CA ready.
         announce(&listener, metrics_address, &current.borrow());
-        let server = Arc::new(self.server(current, attestors, certificate));
+        let server = self.server(current, attestors, certificate);
         let served = tokio::select! {
             served = server.run(listener, self.shutdown.clone()) => served.map_err(StartError::from),
             () = failed(&mut self.tasks) => Err(StartError::Upkeep),
@@ -200,12 +201,12 @@ impl Start {
         let terms = Terms { lifetimes: settings.lifetimes, serve_names: settings.serve_names.clone() };
         let metrics = Arc::clone(&self.metrics);
         let service = CertificateService::new(authority, attestors, terms, metrics, settings.request_timeout);
-        let limits = ConnectionLimits::new(settings.max_connections, settings.max_connections_per_source);
+        let (total, per_source) = (settings.max_connections, settings.max_connections_per_source);
         Server {
             certificate,
             service: Arc::new(service),
-            metrics: Arc::clone(&self.metrics),
-            limits: Arc::new(limits),
+            metrics: self.metrics.door(),
+            limits: ConnectionLimits::new(total, per_source, Caller::Network),
             deadlines: settings.deadlines,
         }
     }

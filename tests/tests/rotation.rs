@@ -4,16 +4,25 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    thread::sleep,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
-use ringmail_lab::process::wait_until;
+use ringmail_evidence::shown;
+use ringmail_lab::{network::Pod, process::wait_until, sidecar::SidecarSettings, wire};
 use ringmail_tests::{
     Shape, World,
     roots::{Root, trust},
-    said, versions,
-    world::{CLIENT, RING, nothing_lost},
+    said,
+    streams::{OWN_PORT, listen, pair},
+    versions,
+    world::{CA, CLIENT, RING, STRANGER, nightly, nothing_lost},
 };
 use serde_json::Value;
 
@@ -79,7 +88,7 @@ fn new_connections_use_the_new_leaf(world: &mut World) {
     let now = serial(world, "n2");
     let from = world.pod("n1").unwrap().namespace();
     let to = world.pod("n2").unwrap().ip();
-    ringmail_lab::wire::thin_handshake(from, (to, 10800).into()).unwrap();
+    wire::thin_handshake(from, (to, 10800).into()).unwrap();
     let wanted = format!("peer.serial={now}");
     wait_until(Duration::from_secs(5), "n1 logs the new leaf of n2", || {
         let lines = said::access_lines(&world.sidecars["n1"], &["direction=outbound", &wanted]);
@@ -177,4 +186,306 @@ fn everywhere(world: &World, what: &str, holds: impl Fn(&World, &str) -> bool) {
 fn removed(world: &World) -> f64 {
     let of = |name| said::ended(&world.sidecars[name], world.network.pod(name).unwrap(), "root_removed");
     MESHED.iter().map(|name| of(*name).unwrap()).sum()
+}
+
+/// Renewals are due after ten minutes, and the CA has been away from the first one.
+#[test]
+#[ignore = "long: a quarter of an hour"]
+fn a_quarter_of_an_hour_without_a_ca_costs_nothing() {
+    const AWAY: Duration = Duration::from_secs(15 * 60);
+    let shape = Shape::strict().with_ca(&["--ttl", "20m"]).with("certificate_ttl", "20m");
+    let mut world = World::with_ring(versions()[0], shape).unwrap();
+    let load = world.load().unwrap();
+    let before = serial(&world, "n2");
+    world.ca.as_mut().unwrap().kill9().unwrap();
+    let (began, mut new, mut ready) = (Instant::now(), 0, 0);
+    while began.elapsed() < AWAY {
+        let from = world.pod("n1").unwrap().namespace();
+        wire::thin_handshake(from, (world.pod("n2").unwrap().ip(), 10800).into()).unwrap();
+        new += 1;
+        let answer = world.sidecars["n2"].readiness(world.network.pod("n2").unwrap()).unwrap();
+        ready += u32::from(answer.status == 200);
+        sleep(Duration::from_secs(10));
+    }
+    assert_eq!(serial(&world, "n2"), before);
+    let metrics = said::metrics(&world.sidecars["n2"], world.network.pod("n2").unwrap()).unwrap();
+    let failures = said::sum(&metrics, "ringmail_certificate_issue_errors_total", &[]);
+    assert!(failures >= 5.0 && left(&world, "n2") > 0.0, "{failures} failed tries");
+    assert_eq!(world.ring().assert_whole(3).unwrap().version, 3);
+    world.restart_ca().unwrap();
+    nothing_lost(&load, 0).unwrap();
+    shown!(
+        "F1",
+        "new connections in 15 min without a CA, all made, and looks at readiness, all well",
+        format!("{new}, {ready}"),
+        "all"
+    );
+    assert_eq!(new, ready);
+}
+
+/// How long until the own certificate of a sidecar ends, in seconds.
+fn left(world: &World, name: &str) -> f64 {
+    let metrics = said::metrics(&world.sidecars[name], world.network.pod(name).unwrap()).unwrap();
+    said::sum(&metrics, "ringmail_certificate_expiry_seconds", &[])
+}
+
+/// One byte there and back, on a connection between the tests' own applications.
+fn echo(near: &mut TcpStream, far: &mut TcpStream) -> std::io::Result<()> {
+    let mut byte = [7];
+    near.write_all(&byte)?;
+    far.read_exact(&mut byte)?;
+    far.write_all(&byte)?;
+    near.read_exact(&mut byte)
+}
+
+/// Whether a new connection gets a byte through to whoever listens in another pod.
+fn reaches(from: &Pod, to: &Pod, listener: &TcpListener) -> bool {
+    let Ok(mut near) = wire::connect(from.namespace(), SocketAddr::new(to.ip(), OWN_PORT)) else {
+        return false;
+    };
+    near.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let _ = near.write_all(b"x");
+    let until = Instant::now() + Duration::from_secs(5);
+    loop {
+        if let Ok((mut far, _)) = listener.accept() {
+            far.set_nonblocking(false).unwrap();
+            return far.read_exact(&mut [0]).is_ok();
+        }
+        near.set_nonblocking(true).unwrap();
+        let ended =
+            !matches!(near.read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+        if ended || Instant::now() > until {
+            return false;
+        }
+        sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn an_expired_certificate_closes_both_ways_to_new_connections_until_the_ca_is_back() {
+    let shape = Shape::strict().with_ca(&["--ttl", "8s"]).with("certificate_ttl", "8s");
+    let mut world = World::new(versions()[0], shape).unwrap();
+    let ends = [CLIENT, "n1"];
+    let listeners = ends.map(|name| listen(world.pod(name).unwrap()).unwrap());
+    let (mut near, mut far) =
+        pair(world.pod(CLIENT).unwrap(), world.pod("n1").unwrap(), &listeners[1]).unwrap();
+    echo(&mut near, &mut far).unwrap();
+    world.ca.as_mut().unwrap().kill9().unwrap();
+    wait_until(Duration::from_secs(30), "both certificates have ended", || {
+        Ok(ends.iter().all(|name| left(&world, name) < -0.5).then_some(()))
+    })
+    .unwrap();
+    let expired = |world: &World, name: &str| {
+        let pod = world.network.pod(name).unwrap();
+        said::ended(&world.sidecars[name], pod, "certificate_expired").unwrap()
+    };
+    let before = ends.map(|name| expired(&world, name));
+    for _ in 0..5 {
+        for (from, to, listener) in [(CLIENT, "n1", &listeners[1]), ("n1", CLIENT, &listeners[0])] {
+            let (from, to) = (world.pod(from).unwrap(), world.pod(to).unwrap());
+            assert!(!reaches(from, to, listener), "a new connection was made under an expired certificate");
+        }
+    }
+    let refused: Vec<f64> =
+        ends.iter().zip(before).map(|(name, before)| expired(&world, name) - before).collect();
+    assert!(refused.iter().all(|refused| *refused >= 5.0), "{refused:?} refused as expired");
+    echo(&mut near, &mut far).unwrap();
+    world.restart_ca().unwrap();
+    let back = Instant::now();
+    wait_until(Duration::from_secs(30), "both ways are open again", || {
+        let way = |from: &str, to: &str, listener| {
+            reaches(world.pod(from).unwrap(), world.pod(to).unwrap(), listener)
+        };
+        Ok((way(CLIENT, "n1", &listeners[1]) && way("n1", CLIENT, &listeners[0])).then_some(()))
+    })
+    .unwrap();
+    let took = back.elapsed().as_secs_f64();
+    echo(&mut near, &mut far).unwrap();
+    shown!(
+        "F7",
+        "new connections refused under expired certificates, with that reason",
+        format!("{refused:?}"),
+        ">= 5 each way"
+    );
+    shown!("F7", "bytes on an established connection meanwhile and after", "through", "through");
+    shown!(
+        "F7",
+        "seconds from a ready CA to new connections both ways",
+        format!("{took:.1}"),
+        "< 8 (3.9 planned)"
+    );
+    assert!(took < 8.0, "{took}");
+}
+
+/// Plaintext is let through by the mode of the one and by the policy of the other, and by neither alone.
+const DENYING: &str = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: PERMISSIVE}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: flips, namespace: istio-system}
+spec:
+  action: DENY
+  rules:
+  - from: [{source: {notPrincipals: [\"*\"]}}]
+  - from: [{source: {principals: [cluster.local/ns/ignite/sa/other]}}]
+";
+
+/// What the clients of [`every_connection_is_judged_under_one_snapshot_while_policies_and_roots_change`] saw.
+#[derive(Default)]
+struct Seen {
+    over: AtomicBool,
+    /// Whether the identity that is now and then denied has a connection.
+    held: AtomicBool,
+    good: AtomicU64,
+    lost: AtomicU64,
+    plaintext: AtomicU64,
+    probes: AtomicU64,
+}
+
+/// Ends the clients, also where a step fails.
+struct Over<'a>(&'a Seen);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Seen {
+    fn goes_on(&self) -> bool {
+        !self.over.load(Ordering::Relaxed)
+    }
+}
+
+/// Sends back what comes, and notes plaintext by its first byte.
+fn serve(listener: &TcpListener, seen: &Arc<Seen>) {
+    listener.set_nonblocking(true).unwrap();
+    while seen.goes_on() {
+        let Ok((mut stream, _)) = listener.accept() else {
+            sleep(Duration::from_millis(2));
+            continue;
+        };
+        let seen = Arc::clone(seen);
+        thread::spawn(move || {
+            stream.set_nonblocking(false).unwrap();
+            let mut byte = [0];
+            while stream.read_exact(&mut byte).is_ok() {
+                seen.plaintext.fetch_add(u64::from(byte == *b"P"), Ordering::Relaxed);
+                if stream.write_all(&byte).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+fn dialled(from: &Pod, to: SocketAddr, first: u8) -> std::io::Result<TcpStream> {
+    let mut stream = wire::connect(from.namespace(), to).map_err(std::io::Error::other)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(&[first])?;
+    stream.read_exact(&mut [0])?;
+    Ok(stream)
+}
+
+/// One connection after the other, which no policy denies.
+fn good(from: &Pod, to: SocketAddr, seen: &Seen) {
+    while seen.goes_on() {
+        let count = if dialled(from, to, b'G').is_ok() { &seen.good } else { &seen.lost };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn plain(from: &Pod, to: SocketAddr, seen: &Seen) {
+    while seen.goes_on() {
+        let _ = dialled(from, to, b'P');
+        seen.probes.fetch_add(1, Ordering::Relaxed);
+        sleep(Duration::from_millis(2));
+    }
+}
+
+/// Holds a connection whenever it gets one.
+fn denied_at_times(from: &Pod, to: SocketAddr, seen: &Seen) {
+    while seen.goes_on() {
+        let Ok(mut stream) = dialled(from, to, b'D') else {
+            sleep(Duration::from_millis(20));
+            continue;
+        };
+        seen.held.store(true, Ordering::Relaxed);
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        while seen.goes_on() {
+            match stream.read(&mut [0]) {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                    ) => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+        seen.held.store(false, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn every_connection_is_judged_under_one_snapshot_while_policies_and_roots_change() {
+    let changes = if nightly() { 1_000 } else { 100 };
+    let shape = Shape::strict().with_mounted_root();
+    let mut world = World::new(versions()[0], shape).unwrap();
+    let other = SidecarSettings { service_account: "other".to_owned(), ..world.shape.sidecar.clone() };
+    world.start_sidecar_as(STRANGER, &other).unwrap();
+    world.wait_ready(STRANGER).unwrap();
+    let (first, second) = (world.first_root.take().unwrap(), Root::new("second root").unwrap());
+    let node = world.pod("n1").unwrap();
+    let (listener, to) = (listen(node).unwrap(), SocketAddr::new(node.ip(), OWN_PORT));
+    let (seen, mut slowest) = (Arc::new(Seen::default()), Duration::ZERO);
+    let pods = [CLIENT, CA, STRANGER].map(|name| world.pod(name).unwrap());
+    thread::scope(|scope| {
+        let over = Over(&seen);
+        scope.spawn(|| serve(&listener, &seen));
+        scope.spawn(|| good(pods[0], to, &seen));
+        scope.spawn(|| plain(pods[1], to, &seen));
+        scope.spawn(|| denied_at_times(pods[2], to, &seen));
+        let waited = |held: bool| {
+            let began = Instant::now();
+            while seen.held.load(Ordering::Relaxed) != held && began.elapsed() < Duration::from_secs(30) {
+                sleep(Duration::from_millis(5));
+            }
+            began.elapsed()
+        };
+        waited(true);
+        for change in 0..changes / 2 {
+            world.files.write_policy("strict", DENYING).unwrap();
+            slowest = slowest.max(waited(false));
+            world.files.write_policy("strict", ringmail_tests::world::STRICT).unwrap();
+            if change % 5 == 0 {
+                let also: &[&Root] = if change % 10 == 0 { &[&first, &second] } else { &[&first] };
+                trust(&world.files, also).unwrap();
+            }
+            assert!(waited(true) < Duration::from_secs(30), "nobody is let in after change {change}");
+        }
+        drop(over);
+    });
+    let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+    let (good, lost, probes) = (count(&seen.good), count(&seen.lost), count(&seen.probes));
+    shown!(
+        "F17",
+        "plaintext that got through between two snapshots, of so many tries",
+        format!("{} of {probes}", count(&seen.plaintext)),
+        "0"
+    );
+    shown!(
+        "F17",
+        format!("connections lost of an identity that {changes} changes never denied"),
+        format!("{lost} of {good}"),
+        "0"
+    );
+    shown!("F17", "slowest end of a denied identity's connection, in ms", slowest.as_millis(), "< 5,000");
+    assert_eq!((count(&seen.plaintext), lost), (0, 0));
+    assert!(good > changes && probes > changes, "{good} {probes}");
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
 }

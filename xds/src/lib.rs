@@ -8,11 +8,12 @@
 //! - [`workload`]: `istio.workload`, who answers at an address.
 //! - [`security`]: `istio.security`, who may connect to a workload.
 //! - [`ringmail`]: `ringmail.discovery.v1`, how each port is served, and what a client speaks to a workload.
-//! - [`service`]: the gRPC method, for both ends.
+//! - [`service`]: the gRPC method, for both ends, and how many parts a message may have.
 //!
 //! What a later version may say besides, and what becomes of it here, is in docs/upgrade.md. The feature `next-schema`
 //! makes that later version, for the test that has both side by side.
 
+mod codec;
 pub mod discovery;
 #[cfg(feature = "next-schema")]
 pub mod next;

@@ -10,9 +10,11 @@ use tonic::{
     codegen::{Body as HttpBody, Bytes, StdError, tokio_stream::Stream},
     server::{Grpc as ServerGrpc, StreamingService},
 };
-use tonic_prost::ProstCodec;
 
-use crate::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use crate::{
+    codec::Counting,
+    discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+};
 
 /// The only method's path.
 pub const PATH: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
@@ -37,7 +39,7 @@ where
 {
     let mut client = ClientGrpc::new(channel).max_decoding_message_size(max_message);
     client.ready().await.map_err(|error| Status::unavailable(error.into().to_string()))?;
-    let codec = ProstCodec::default();
+    let codec = Counting::default();
     let answer = client.streaming(requests, PathAndQuery::from_static(PATH), codec).await?;
     Ok(answer.into_inner())
 }
@@ -50,7 +52,7 @@ where
     B: HttpBody + Send + 'static,
     B::Error: Into<StdError> + Send,
 {
-    let mut server = ServerGrpc::new(ProstCodec::<DeltaDiscoveryResponse, DeltaDiscoveryRequest>::default())
+    let mut server = ServerGrpc::new(Counting::<DeltaDiscoveryResponse, DeltaDiscoveryRequest>::default())
         .max_decoding_message_size(max_message);
     server.streaming(handler, request).await
 }

@@ -9,7 +9,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use ringmail_identity::{SpiffeId, TrustDomain};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use zeroize::Zeroizing;
 
 use super::{AttestError, Attesting, Attestor, Caller, SourceError, check_token, is_jwt_shaped};
 
@@ -28,9 +29,14 @@ struct Entry {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
-    token: String,
+    #[serde(deserialize_with = "wiped")]
+    token: Zeroizing<String>,
     namespace: String,
     service_account: String,
+}
+
+fn wiped<'de, D: Deserializer<'de>>(token: D) -> Result<Zeroizing<String>, D::Error> {
+    String::deserialize(token).map(Zeroizing::new)
 }
 
 impl StaticTokens {
@@ -71,6 +77,7 @@ impl Attestor for StaticTokens {
 
 fn read(path: &Path, trust_domain: &TrustDomain) -> Result<Vec<Entry>, SourceError> {
     let text = std::fs::read_to_string(path)
+        .map(Zeroizing::new)
         .map_err(|error| SourceError::Read { path: path.to_path_buf(), error })?;
     parse(&text, trust_domain).map_err(|error| SourceError::Content { path: path.to_path_buf(), error })
 }

@@ -220,6 +220,8 @@ impl Shared {
         let both = async {
             match self.review(PROBE_TOKEN).await {
                 Err(error) if error.is_outage() => return Err(error),
+                // A server that finds fault with this one finds fault with every question of ours.
+                Err(AttestError::Unreviewed(text)) => return Err(AttestError::ApiServerAway(text)),
                 Ok(_) | Err(_) => {}
             }
             let (namespace, name) = PROBE_POD;
@@ -255,8 +257,10 @@ fn without_answer(fault: ApiFault, token: &str) -> AttestError {
     match fault {
         ApiFault::Away(text) => AttestError::ApiServerAway(redacted(text)),
         ApiFault::Refused(text) => AttestError::ApiServerRefused(redacted(text)),
-        // None of these is a word on a token: a server without this API, or one that wants another form.
-        ApiFault::AlreadyExists | ApiFault::Conflict(_) | ApiFault::Invalid(_) | ApiFault::NotFound => {
+        // Of this question alone: whoever sends such a token must not keep others from being judged.
+        ApiFault::Invalid(text) => AttestError::Unreviewed(redacted(text)),
+        // A server without this API.
+        ApiFault::AlreadyExists | ApiFault::Conflict(_) | ApiFault::NotFound => {
             AttestError::ApiServerAway(redacted(fault.to_string()))
         }
     }

@@ -7,6 +7,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use super::{Parts, certificates, private_key};
 use crate::cluster::Content;
 
@@ -57,11 +59,13 @@ impl Place<'_> {
         }
     }
 
-    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+    /// What was read may be a key: it is wiped when it is dropped.
+    fn read(&self, name: &str) -> io::Result<Zeroizing<Vec<u8>>> {
         match self {
-            Self::Folder(folder) => std::fs::read(folder.join(name)),
+            Self::Folder(folder) => std::fs::read(folder.join(name)).map(Zeroizing::new),
             Self::Secret(_, content) => {
-                content.get(name).map(|value| value.0.clone()).ok_or_else(|| io::ErrorKind::NotFound.into())
+                let value = content.get(name).map(|value| Zeroizing::new(value.0.clone()));
+                value.ok_or_else(|| io::ErrorKind::NotFound.into())
             }
         }
     }

@@ -17,6 +17,7 @@ use rcgen::{
 };
 use ringmail_identity::TrustDomain;
 use rustls_pki_types::CertificateDer;
+use zeroize::Zeroizing;
 
 use super::{Authority, AuthorityError, Parts, certificate_pem, certificates, private_key};
 use crate::issue;
@@ -183,7 +184,8 @@ impl StateFolder {
     fn create(&self, trust_domain: &TrustDomain, now: SystemTime) -> Result<Parts, StateError> {
         let (certificate, key) =
             self_signed_root(trust_domain, now).map_err(|e| StateError::Signing(e.to_string()))?;
-        let text = format!("{}{}", certificate_pem(&certificate), key.serialize_pem());
+        let key = Zeroizing::new(key.serialize_pem());
+        let text = Zeroizing::new([&certificate_pem(&certificate)[..], &key[..]].concat());
         persist::publish(&self.root(), text.as_bytes(), SECRET_MODE)?;
         tracing::info!(path = %self.root().display(), "a new self-signed root was made");
         let parts = self.read_root()?.ok_or_else(|| StateError::Missing(self.path.clone()))?;
@@ -235,9 +237,10 @@ impl StateFolder {
     }
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
+/// What was read may be a key: it is wiped when it is dropped.
+fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StateError> {
     match std::fs::read(path) {
-        Ok(text) => Ok(Some(text)),
+        Ok(text) => Ok(Some(Zeroizing::new(text))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(StateError::Read { path: path.to_path_buf(), error }),
     }

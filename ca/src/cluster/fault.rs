@@ -42,7 +42,7 @@ impl From<kube::Error> for ApiFault {
             (404, _) => Self::NotFound,
             (409, "AlreadyExists") => Self::AlreadyExists,
             (409, _) => Self::Conflict(text),
-            (400..=499, _) if status.code != 429 => Self::Invalid(text),
+            (400..=499, _) if ![408, 429].contains(&status.code) => Self::Invalid(text),
             (code, _) => Self::Away(format!("{code} {text}")),
         }
     }
@@ -135,6 +135,7 @@ mod tests {
             (409, "AlreadyExists", ApiFault::AlreadyExists),
             (409, "Conflict", ApiFault::Conflict(text())),
             (422, "Invalid", ApiFault::Invalid(text())),
+            (408, "Timeout", away(408)),
             (429, "TooManyRequests", away(429)),
             (500, "InternalError", away(500)),
             (503, "", away(503)),

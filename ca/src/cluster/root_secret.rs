@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use k8s_openapi::ByteString;
 use ringmail_identity::TrustDomain;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 use crate::authority::{Authority, Parts, certificate_pem, certificates, private_key, self_signed, unique};
 
@@ -27,7 +28,7 @@ const DAMAGED: &str = "damaged-";
 #[derive(Clone)]
 pub(crate) struct Root {
     pub(crate) certificate: CertificateDer<'static>,
-    key_pem: Vec<u8>,
+    key_pem: Zeroizing<Vec<u8>>,
 }
 
 /// How far a rotation has come.
@@ -55,7 +56,7 @@ impl Root {
     pub(crate) fn new(trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, String> {
         let (certificate, key) =
             self_signed::self_signed_root(trust_domain, now).map_err(|e| e.to_string())?;
-        Ok(Self { certificate, key_pem: key.serialize_pem().into_bytes() })
+        Ok(Self { certificate, key_pem: Zeroizing::new(key.serialize_pem().into_bytes()) })
     }
 
     fn read(content: &Content, name: &str) -> Result<Option<Self>, String> {
@@ -70,7 +71,9 @@ impl Root {
                     return Err(format!("{certificate}: {} certificates: expected one", found.len()));
                 }
                 private_key(&key_pem.0).map_err(|e| format!("{key}: {e}"))?;
-                Ok(found.pop().map(|certificate| Self { certificate, key_pem: key_pem.0.clone() }))
+                Ok(found
+                    .pop()
+                    .map(|certificate| Self { certificate, key_pem: Zeroizing::new(key_pem.0.clone()) }))
             }
         }
     }
@@ -78,10 +81,10 @@ impl Root {
     fn write(&self, content: &mut Content, name: &str) {
         let certificate = ByteString(certificate_pem(&self.certificate).into_bytes());
         content.insert(format!("{name}.crt"), certificate);
-        content.insert(format!("{name}.key"), ByteString(self.key_pem.clone()));
+        content.insert(format!("{name}.key"), ByteString(self.key_pem.to_vec()));
     }
 
-    fn key(&self) -> Result<PrivateKeyDer<'static>, String> {
+    fn key(&self) -> Result<Zeroizing<PrivateKeyDer<'static>>, String> {
         private_key(&self.key_pem)
     }
 }

@@ -3,7 +3,6 @@
 //! The serving key is new with every certificate and never leaves memory. Connections pick up the
 //! newest certificate at their handshake, so a rotation needs no restart.
 
-use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +14,6 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig};
 use rustls_pki_types::PrivateKeyDer;
 
-use super::ConnectionEnd;
 use crate::authority::Authority;
 use crate::issue::{self, IssueError, ServingName};
 
@@ -112,13 +110,4 @@ pub(super) fn server_config(
     // A resumed session would outlive a change of the serving certificate.
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
-}
-
-/// What a failed handshake was.
-pub(super) fn handshake_end(error: &io::Error) -> ConnectionEnd {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::InvalidMessage(_)) => ConnectionEnd::NotTls,
-        Some(Error::PeerIncompatible(_) | Error::NoApplicationProtocol) => ConnectionEnd::TlsIncompatible,
-        Some(_) | None => ConnectionEnd::HandshakeFailed,
-    }
 }

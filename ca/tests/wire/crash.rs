@@ -6,13 +6,18 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ringmail_evidence::shown;
 use ringmail_identity::TrustBundle;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::support::{Ca, command, folder, verify};
 
-const ROUNDS: u64 = 50;
+/// Each starts a CA twice, and most of that is waiting.
+fn rounds() -> u64 {
+    if std::env::var("RINGMAIL_NIGHTLY").is_ok_and(|value| value == "1") { 200 } else { 50 }
+}
+
 fn root(state: &Path) -> Option<CertificateDer<'static>> {
     let text = fs::read(state.join("root.pem")).ok()?;
     // A published root is whole: a half one would fail here.
@@ -50,13 +55,14 @@ fn time_to_publish() -> Duration {
 async fn a_killed_first_start_never_costs_the_root() {
     let (mut before, mut after) = (0, 0);
     let usual = time_to_publish();
-    for round in 0..ROUNDS {
+    let rounds = rounds();
+    for round in 0..rounds {
         let folder = folder();
         let state = folder.path().join("state");
         let mut child = begin(folder.path());
         // Kills around the publication by the clock, and kills the moment each file appears.
         match round % 3 {
-            0 => std::thread::sleep(usual.mul_f64(0.5 + round as f64 / ROUNDS as f64)),
+            0 => std::thread::sleep(usual.mul_f64(0.5 + round as f64 / rounds as f64)),
             1 => drop(await_file(folder.path(), ".root.pem.tmp")),
             _ => drop(await_file(folder.path(), "root.pem")),
         }
@@ -74,7 +80,12 @@ async fn a_killed_first_start_never_costs_the_root() {
         }
         assert_eq!(ca.bundle().roots()[0].der, now);
     }
-    println!("{before} kills before the root was published, {after} after");
+    shown!(
+        "F3",
+        "first starts killed before and after their root was published",
+        format!("{before} and {after}"),
+        ">= 5 each; none cost a root"
+    );
     assert!(before >= 5 && after >= 5, "{before} before and {after} after: the kills miss one side");
 }
 
@@ -89,7 +100,7 @@ async fn old_leaves_verify_after_every_kill_while_issuing_and_reloading() {
     let first = Ca::start_in(Arc::clone(&folder), &flags);
     let (old, bundle) = (first.leaf().await, first.bundle());
     first.kill();
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         let ca = Ca::start_in(Arc::clone(&folder), &flags);
         let leaf = ca.leaf().await;
         // Changing the roots makes the CA rewrite its bundle at the next look.
@@ -107,6 +118,7 @@ async fn old_leaves_verify_after_every_kill_while_issuing_and_reloading() {
             verify(&bundle, &chain[..1]).unwrap();
         }
     }
+    shown!("F3", "kills while issuing and reloading after which every leaf verified", rounds(), "all");
 }
 
 /// With a limit of one block per file the kernel ends the program in the middle of a write.

@@ -13,13 +13,13 @@ fn map(namespace: &str) -> Key {
     key("configmaps", namespace, "ringmail-ca-root-cert")
 }
 
-fn holds(server: &FakeApiServer, namespace: &str, bundle: &str) -> bool {
+pub(crate) fn holds(server: &FakeApiServer, namespace: &str, bundle: &str) -> bool {
     server
         .get(&map(namespace))
         .is_some_and(|map| data(&map).get("root-cert.pem").is_some_and(|pem| pem == bundle))
 }
 
-fn bundle(ca: &Ca) -> String {
+pub(crate) fn bundle(ca: &Ca) -> String {
     std::fs::read_to_string(ca.path("bundle.pem")).unwrap()
 }
 

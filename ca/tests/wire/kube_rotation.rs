@@ -1,10 +1,12 @@
 //! Rotating the root of a Secret while its CAs run.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use ringmail_evidence::shown;
 use ringmail_identity::CertificateDer;
 
+use crate::kube_bundle;
 use crate::support::fake_api_server::{FakeApiServer, data, key};
 use crate::support::{Ca, eventually, folder, verify};
 
@@ -140,4 +142,51 @@ async fn a_secret_of_another_root_is_not_taken_while_running() {
     verify_under(&first, &leaf(&ca).await).unwrap();
     server.put(&secret, own);
     verify_under(&first, &leaf(&ca).await).unwrap();
+}
+
+/// The command is one write: killed at any moment, the Secret holds the stage before or the one after, and serves.
+#[tokio::test]
+async fn a_killed_rotation_leaves_a_whole_root_and_every_leaf_valid() {
+    let rounds = if std::env::var("RINGMAIL_NIGHTLY").is_ok_and(|value| value == "1") { 200 } else { 18 };
+    let server = FakeApiServer::start(&["ringmail-system"]);
+    let operator = Operator::of(&server);
+    let first = Ca::on(&server, &FLAGS);
+    let mut old = leaf(&first).await;
+    let began = Instant::now();
+    operator.done(&["--stage", "trust"]);
+    let usual = began.elapsed();
+    let mut moved = 0;
+    let kubeconfig = server.kubeconfig(operator.folder.path());
+    for round in 0..rounds {
+        let before = server.get(&key("secrets", "ringmail-system", "ringmail-ca-root")).unwrap();
+        let stage = ["sign", "retire", "trust"][(moved % 3) as usize];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmail-ca"));
+        command.args(["rotate-root", "--kubeconfig", &kubeconfig, "--stage", stage, "--min-age", "1ms"]);
+        let mut child = command.env_clear().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(usual.mul_f64(0.2 + 1.2 * f64::from(round) / f64::from(rounds)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let after = server.get(&key("secrets", "ringmail-system", "ringmail-ca-root")).unwrap();
+        moved += u32::from(before["data"] != after["data"]);
+        // One that starts on what is there serves at once; it is killed too.
+        let ca = Ca::on(&server, &FLAGS);
+        let new = leaf(&ca).await;
+        // The mark of the mesh's roots is the first one's to write, and by day stages are hours apart.
+        eventually("the mark follows", || {
+            kube_bundle::holds(&server, "ringmail-system", &kube_bundle::bundle(&ca))
+        });
+        verify(&ca.bundle(), &new).unwrap();
+        if stage != "retire" {
+            verify(&ca.bundle(), &old).unwrap();
+        }
+        old = new;
+        drop(ca.kill());
+    }
+    shown!(
+        "F3",
+        "rotations and CAs killed, and the rotations of them that were through",
+        format!("{rounds}, {moved}"),
+        "every start serves"
+    );
+    assert!(moved >= 3 && moved < rounds, "{moved} of {rounds}: the kills miss one side");
 }

@@ -4,11 +4,14 @@ use std::time::{Duration, Instant};
 
 use rcgen::KeyPair;
 use ringmail_ca::messages::IstioCertificateResponse;
+use ringmail_evidence::shown;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
 use crate::support::fake_api_server::{FakeApiServer, Mood, key};
-use crate::support::{Ca, IDENTITY, ask, assert_refused, certificates, csr, eventually, request, verify};
+use crate::support::{
+    Ca, IDENTITY, ask, assert_refused, certificates, connect_from, csr, eventually, request, verify,
+};
 
 const REVIEWED: &str = "header-of-ignite.claims-of-ignite.signature-of-ignite";
 
@@ -140,6 +143,81 @@ async fn an_api_server_that_is_away_is_no_word_on_a_token_and_its_return_needs_n
         asked(&ca, REVIEWED).await.unwrap();
         assert_eq!(ca.audit()["outcome"], "issued");
     }
+}
+
+/// No claim of a token says at which address its pod is. What holds is that it is the pod's, that the pod runs, and that
+/// the certificate is the owner's alone, for a key that only the caller has; the line names both.
+#[tokio::test]
+async fn a_token_that_another_pod_replays_gets_its_owners_identity_and_leaves_a_trace() {
+    let server = server();
+    let ca = start(&server);
+    let thief = connect_from([127, 0, 0, 2].into(), ca.address, &ca.bundle(), "localhost").await.unwrap();
+    let answer =
+        ask(thief.clone(), Some(REVIEWED), request(&csr(&KeyPair::generate().unwrap()))).await.unwrap();
+    assert_eq!(verify(&ca.bundle(), &certificates(&answer.cert_chain)[..1]).unwrap().as_str(), IDENTITY);
+    let line = ca.audit();
+    assert_eq!(
+        (line["pod"].as_str(), line["identity"].as_str()),
+        (Some("ignite-0"), Some(IDENTITY)),
+        "{line}"
+    );
+    assert!(line["caller"].as_str().unwrap().starts_with("127.0.0.2:"), "{line}");
+    // Once the pod is gone, or its service account is, the token is worth nothing to anybody.
+    let gone = json!({ "authenticated": false, "error": "serviceaccounts \"node\" not found" });
+    server.review(REVIEWED, gone);
+    let answer = ask(thief.clone(), Some(REVIEWED), request(&csr(&KeyPair::generate().unwrap()))).await;
+    assert_eq!(answer.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(ca.audit()["reason"], "token_rejected");
+    server.review(REVIEWED, sound());
+    server.delete(&key("pods", "ignite", "ignite-0"));
+    // A pod of that name and uid in another namespace is another one.
+    server.put(&key("pods", "elsewhere", "ignite-0"), pod("Running"));
+    let answer = ask(thief, Some(REVIEWED), request(&csr(&KeyPair::generate().unwrap()))).await;
+    assert_eq!(answer.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(ca.audit()["reason"], "pod_gone");
+    shown!(
+        "A17",
+        "a token replayed from another address",
+        "the owner's identity alone, with pod and caller in the line",
+        "exactly"
+    );
+}
+
+/// Whoever sends a token that the API server stumbles over must not keep others from their certificates.
+#[tokio::test]
+async fn a_question_that_the_api_server_finds_fault_with_is_a_refusal_of_that_token_alone() {
+    const STUMBLED_OVER: &str = "header-of-evil.claims-of-evil.signature-of-evil";
+    let server = server();
+    let ca = start(&server);
+    let mut refused = 0;
+    for code in [400, 413, 422, 431] {
+        server.refuse_review(STUMBLED_OVER, code);
+        for _ in 0..5 {
+            let answer = asked(&ca, STUMBLED_OVER).await;
+            let said = answer.as_ref().unwrap_err().message().to_owned();
+            assert!(said.contains("cannot make anything of <token>") && !said.contains("evil"), "{said}");
+            assert_refused(&ca, answer, Code::Unauthenticated, "token_rejected");
+            asked(&ca, REVIEWED).await.unwrap();
+            assert_eq!(ca.audit()["outcome"], "issued");
+            refused += 1;
+        }
+        assert!(ca.page("/healthz/ready").starts_with("HTTP/1.1 200"));
+    }
+    shown!(
+        "A17",
+        "certificates to others between questions that the API server refused",
+        refused,
+        "20 of 20"
+    );
+    // One that finds fault with every question is away, and says so without being asked.
+    for token in [STUMBLED_OVER, REVIEWED, "not.a.token"] {
+        server.refuse_review(token, 422);
+    }
+    server.mood(Mood::Failing(500));
+    eventually("not ready", || ca.page("/healthz/ready").starts_with("HTTP/1.1 503"));
+    server.mood(Mood::Well);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(ca.page("/healthz/ready").starts_with("HTTP/1.1 503"));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Starting, saying how it is, and ending.
 
+use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 
 use rcgen::KeyPair;
+use ringmail_evidence::shown;
 
 use crate::support::{Ca, TOKEN, ask, command, csr, folder, request};
 
@@ -61,4 +63,36 @@ async fn audit_lines_are_written_whatever_the_log_level() {
     let ca = Ca::start(&["--log-level", "ringmail_ca=info"]);
     ca.leaf().await;
     assert_eq!(ca.audit()["outcome"], "issued");
+}
+
+/// How often `text` is in the memory of a process that it may write.
+fn copies(pid: i32, text: &[u8]) -> usize {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let mut found = 0;
+    for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|mode| mode.starts_with("rw")))
+    {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let place = |text| u64::from_str_radix(text, 16).unwrap();
+        let mut bytes = vec![0; usize::try_from(place(to) - place(from)).unwrap()];
+        if memory.read_exact_at(&mut bytes, place(from)).is_ok() {
+            found += bytes.windows(text.len()).filter(|window| *window == text).count();
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn the_text_of_the_signing_key_is_wiped_once_it_is_read() {
+    let folder = Ca::start(&[]).kill();
+    let ca = Ca::start_in(folder, &[]);
+    ca.leaf().await;
+    let root = std::fs::read_to_string(ca.path("state").join("root.pem")).unwrap();
+    let (certificate, key) = root.split_once("-----BEGIN PRIVATE KEY-----").unwrap();
+    let line = |text: &str, number: usize| text.lines().nth(number).unwrap().as_bytes().to_owned();
+    let looked = copies(ca.pid(), &line(key, 2));
+    // What is not wiped is found in this way.
+    assert!(copies(ca.pid(), &line(certificate, 3)) > 0, "the search finds nothing at all");
+    shown!("S6", "copies of the CA's key as text in its memory", looked, "0");
+    assert_eq!(looked, 0);
 }

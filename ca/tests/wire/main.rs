@@ -7,6 +7,8 @@
 )]
 
 mod crash;
+mod disk;
+mod floods;
 mod hostile;
 mod issuing;
 mod kube_bundle;
@@ -15,6 +17,7 @@ mod kube_root;
 mod kube_rotation;
 mod kube_tokens;
 mod lifecycle;
+mod load;
 mod reference_page;
 mod refusals;
 mod rotation;

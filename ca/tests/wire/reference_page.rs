@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ringmail_ca::audit::Reason;
 use ringmail_ca::config::SETTINGS;
-use ringmail_ca::serve::ConnectionEnd;
+use ringmail_ca::door::ConnectionEnd;
 
 fn settings() -> String {
     let mut table = "| setting | default | what it does |\n|---|---|---|\n".to_owned();

@@ -8,6 +8,7 @@ use rcgen::KeyPair;
 use ringmail_ca::messages::{
     CREATE_CERTIFICATE_PATH, IstioCertificateRequest, IstioCertificateResponse, Kind, Struct, Value,
 };
+use ringmail_evidence::shown;
 use serde_json::{Value as Json, json};
 use tonic::Code;
 use tonic::client::Grpc;
@@ -80,6 +81,7 @@ async fn a_bad_token_is_unauthenticated_for_its_own_reason() {
         cases.push((token::hs256(&secret, "rsa", &token::claims()), "token_algorithm"));
         cases.push((token::hs256(&secret, "ec", &token::claims()), "token_algorithm"));
     }
+    shown!("A17", "tokens that prove nothing, refused for their reason", cases.len() + 2, "all");
     let channel = ca.connect().await;
     for (token, reason) in cases {
         let answer = ask(channel.clone(), Some(&token), sound()).await;
@@ -112,12 +114,24 @@ async fn a_bad_request_is_refused_with_its_code_and_reason() {
         (request(include_str!("fixtures/rsa-1024.csr")), "csr_key"),
         (request(include_str!("fixtures/rsa-5120.csr")), "csr_key"),
         (request(include_str!("fixtures/rsa-exponent-3.csr")), "csr_key"),
+        (request(include_str!("fixtures/ec-secp224r1.csr")), "csr_key"),
+        (request(include_str!("fixtures/ec-secp256k1.csr")), "csr_key"),
+        (request(include_str!("fixtures/ec-secp521r1.csr")), "csr_key"),
+        (request(include_str!("fixtures/ec-brainpoolP256r1.csr")), "csr_key"),
+        (request(include_str!("fixtures/ed25519.csr")), "csr_key"),
+        (request(&rsa_csr(16 * 1024)), "csr_key"),
         (request(include_str!("fixtures/sha1.csr")), "csr_signature"),
         (request(&tampered_csr()), "csr_signature"),
         (request(&long), "csr_too_large"),
         (IstioCertificateRequest { validity_duration: 48 * 3600 + 1, ..sound() }, "ttl_too_long"),
         (IstioCertificateRequest { validity_duration: i64::MAX, ..sound() }, "ttl_too_long"),
     ];
+    shown!(
+        "A17",
+        "requests with a bad key, size, signature or lifetime, refused for their reason",
+        cases.len() + 1,
+        "all"
+    );
     for (message, reason) in cases {
         let answer = ask(channel.clone(), Some(TOKEN), message).await;
         assert_refused(&ca, answer, Code::InvalidArgument, reason);
@@ -126,6 +140,29 @@ async fn a_bad_request_is_refused_with_its_code_and_reason() {
     let answer = ask(channel.clone(), Some(TOKEN), huge).await;
     assert_refused(&ca, answer, Code::ResourceExhausted, "request_too_large");
     ask(channel, Some(TOKEN), sound()).await.unwrap();
+}
+
+fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
+    let length = match content.len() {
+        0..128 => vec![low],
+        128..256 => vec![0x81, low],
+        _ => vec![0x82, high, low],
+    };
+    [&[tag], &length[..], content].concat()
+}
+
+/// A request for a key of so many bits, which nobody has made: its signature is none.
+fn rsa_csr(bits: usize) -> String {
+    let rsa = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
+    let sha256 = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b, 0x05, 0x00];
+    let modulus = [vec![0, 0xff], vec![0xff; bits / 8 - 1]].concat();
+    let key = der(0x30, &[der(0x02, &modulus), der(0x02, &[1, 0, 1])].concat());
+    let spki = der(0x30, &[der(0x30, &rsa), der(0x03, &[vec![0], key].concat())].concat());
+    let info = der(0x30, &[der(0x02, &[0]), der(0x30, &[]), spki, der(0xa0, &[])].concat());
+    let signature = der(0x03, &vec![0; bits / 8 + 1]);
+    let request = der(0x30, &[info, der(0x30, &sha256), signature].concat());
+    pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", request))
 }
 
 /// A sound request whose last signature bit is another.

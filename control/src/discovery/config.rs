@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
+use ringmail_ca::door::Deadlines;
 use ringmail_identity::TrustDomain;
 use serde::Deserialize;
 
@@ -13,6 +14,12 @@ const MAX_STREAMS: usize = 4096;
 /// Connections from one address: a pod needs one, and for a moment two; but some networks show all pods of a node under
 /// the node's address.
 const MAX_CONNECTIONS_PER_SOURCE: usize = 512;
+/// A connection is there for its stream: nothing comes of one that has none.
+const DEADLINES: Deadlines = Deadlines {
+    handshake: Duration::from_secs(10),
+    idle: Duration::from_secs(60),
+    grace: Duration::from_secs(2),
+};
 /// Tokens end; a stream must not outlive by much what proved its right. A client comes back without anybody noticing.
 const STREAM_LIFETIME: Duration = Duration::from_secs(30 * 60);
 /// A client that takes nothing for this long is not there any more, or ill. It comes back to a stream of its own.
@@ -97,6 +104,8 @@ pub struct Settings {
     pub max_streams: usize,
     /// Connections at once from one address.
     pub max_connections_per_source: usize,
+    /// How long a connection may take for its handshake, and without a stream.
+    pub deadlines: Deadlines,
     /// How long a stream lives, about.
     pub stream_lifetime: Duration,
     /// How long a client may take nothing while there is something for it.
@@ -142,6 +151,7 @@ impl DiscoveryConfig {
             audiences: self.audiences,
             max_streams: self.max_streams,
             max_connections_per_source: self.max_connections_per_source,
+            deadlines: DEADLINES,
             stream_lifetime: STREAM_LIFETIME,
             read_deadline: READ_DEADLINE,
             serving,

@@ -6,6 +6,7 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::Collector,
 };
+use ringmail_ca::door::DoorMetrics;
 use ringmail_xds::{
     Resource, discovery::DeltaDiscoveryResponse, ringmail, security::Authorization, workload::Address,
 };
@@ -39,7 +40,7 @@ pub(crate) enum Refused {
 impl Refused {
     const ALL: [Self; 4] = [Self::Token, Self::NotReady, Self::Full, Self::Method];
 
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Token => "token",
             Self::NotReady => "not_ready",
@@ -53,7 +54,7 @@ impl Refused {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     streams: IntGauge,
-    connections: IntGauge,
+    door: DoorMetrics,
     refused_streams: IntCounterVec,
     pushes: IntCounterVec,
     resources: IntCounterVec,
@@ -88,7 +89,7 @@ impl Metrics {
         );
         let metrics = Self {
             streams: gauge("ringmail_discovery_streams", "Streams open.")?,
-            connections: gauge("ringmail_discovery_connections", "Connections open.")?,
+            door: DoorMetrics::register(registry, "ringmail_discovery")?,
             refused_streams: counters(
                 "ringmail_discovery_refused_streams_total",
                 "Streams refused, by reason.",
@@ -129,9 +130,9 @@ impl Metrics {
         Counted::new(self.streams.clone())
     }
 
-    /// The same for a connection.
-    pub(crate) fn connection(&self) -> Counted {
-        Counted::new(self.connections.clone())
+    /// Those of the listener.
+    pub(crate) fn door(&self) -> DoorMetrics {
+        self.door.clone()
     }
 
     pub(crate) fn refused_stream(&self, reason: Refused) {

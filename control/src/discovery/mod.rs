@@ -2,7 +2,7 @@
 //!
 //! From the API server to a proxy: [`watch`] (objects, reduced to what matters), [`feed`] (changes in batches),
 //! [`world`] (what follows, pure), [`hub`] (whom it concerns), [`stream`] with [`subscription`] and [`own`] (what one
-//! proxy holds), [`server`] (TLS, limits and whose stream it is, in the word of [`ringmail_ca::attest`]). Beside them:
+//! proxy holds), [`server`] (behind a [`ringmail_ca::door`], and whose stream it is, in the word of [`ringmail_ca::attest`]). Beside them:
 //! [`serving`] (the server's certificate), [`crds`] and [`events`] (what only the leader writes, by [`lease`]), [`metrics`],
 //! [`snapshot`] (the world of one moment, for a person who asks).
 
@@ -169,8 +169,8 @@ impl Prepared {
         ];
         let watches = watch::start(client, &discovery, &changes);
         drop(changes);
-        let server = Server::new(discovery, attestors, serving, &settings);
-        let served = server.run(listener, shutdown).await;
+        let server = Server { discovery, attestors, serving };
+        let served = server::run(server, listener, &settings, shutdown).await;
         for task in background.iter().chain(&watches) {
             task.abort();
         }

@@ -1,31 +1,26 @@
-//! The listener: TLS 1.3, HTTP/2, and a bound on everything that a stranger can take.
-
-mod limits;
+//! Who is served behind the door: the pods that the API server vouches for, each with its stream.
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use ringmail_ca::attest::{AttestError, Attestors};
+use hyper::body::Incoming;
+use ringmail_ca::{
+    attest::{AttestError, Attestors},
+    door::{Answers, Busy, ConnectionLimits, Door, Source, Visit},
+};
 use ringmail_xds::{
     discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
     service::{self, Responses},
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{mpsc, watch},
-    task::JoinSet,
-    time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, body::Body};
 
@@ -37,145 +32,64 @@ use super::{
     stream::{BoundTo, Stream},
     world::ObjectKey,
 };
-use limits::ConnectionLimits;
 
-/// From accept to a complete TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// A client that has gone without a word is noticed within twice this time.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-/// A connection is there for its stream: nothing comes of one that opens none.
-const IDLE: Duration = Duration::from_secs(60);
 /// Streams of one connection; a proxy opens one after the other. Each asks the API server about a token.
 const MAX_STREAMS: u32 = 2;
-/// A token and the handful of headers that gRPC needs.
-const MAX_HEADER_BYTES: u32 = 16 * 1024;
-/// Streams a client may open and reset before its connection ends.
-const MAX_RESET_STREAMS: usize = 32;
-/// What waits in a connection for a client that does not read.
-const MAX_SEND_BUFFER: usize = 64 * 1024;
 /// Bytes of a request. A client that comes back says what it holds: some 100 bytes for each of 16 384 resources.
 const MAX_REQUEST: usize = 4 * 1024 * 1024;
-/// After this pause a full descriptor table may have room again.
-const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
-/// Time for streams to end once the server does.
-const GRACE: Duration = Duration::from_secs(2);
 
-/// The listener with what its connections share.
-pub(crate) struct Server {
-    discovery: Arc<Discovery>,
-    attestors: Attestors,
-    serving: Arc<Serving>,
-    limits: Arc<ConnectionLimits>,
+/// Serves on `listener` until `shutdown` turns true.
+pub(crate) async fn run(
+    server: Server,
+    listener: TcpListener,
+    settings: &Settings,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(), rustls::Error> {
+    let tls = server.serving.server_config()?;
+    // Connections that are being replaced stand beside their successors.
+    let (total, per_source) = (2 * settings.max_streams, settings.max_connections_per_source);
+    let door = Door {
+        limits: Arc::new(ConnectionLimits::new(total, per_source, Source::Address)),
+        deadlines: settings.deadlines,
+        streams: MAX_STREAMS,
+        metrics: server.discovery.metrics.door(),
+        answers: Arc::new(server),
+    };
+    Arc::new(door).run(listener, tls, shutdown).await;
+    Ok(())
 }
 
-impl Server {
-    pub(crate) fn new(
-        discovery: Arc<Discovery>,
-        attestors: Attestors,
-        serving: Arc<Serving>,
-        settings: &Settings,
-    ) -> Arc<Self> {
-        // Connections that are being replaced stand beside their successors.
-        let limits = ConnectionLimits::new(2 * settings.max_streams, settings.max_connections_per_source);
-        Arc::new(Self { discovery, attestors, serving, limits: Arc::new(limits) })
-    }
+/// What connections share.
+pub(crate) struct Server {
+    pub(crate) discovery: Arc<Discovery>,
+    pub(crate) attestors: Attestors,
+    pub(crate) serving: Arc<Serving>,
+}
 
-    /// Accepts until `shutdown` turns true.
-    pub(crate) async fn run(
-        self: Arc<Self>,
-        listener: TcpListener,
-        shutdown: watch::Receiver<bool>,
-    ) -> Result<(), rustls::Error> {
-        let mut ending = shutdown.clone();
-        let acceptor = TlsAcceptor::from(self.serving.server_config()?);
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                () = ended(&mut ending) => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => self.admit(&mut connections, &acceptor, stream, (peer, &shutdown)),
-                    Err(error) => {
-                        tracing::warn!(%error, "accept failed");
-                        sleep(ACCEPT_BACK_OFF).await;
-                    }
-                },
-                Some(_) = connections.join_next() => {}
-            }
-        }
-        drop(listener);
-        let all_ended = async { while connections.join_next().await.is_some() {} };
-        let _ = timeout(GRACE * 2, all_ended).await;
-        Ok(())
-    }
+impl Answers for Server {
+    type Body = Body;
 
-    fn admit(
-        self: &Arc<Self>,
-        connections: &mut JoinSet<()>,
-        acceptor: &TlsAcceptor,
-        stream: TcpStream,
-        (peer, shutdown): (SocketAddr, &watch::Receiver<bool>),
-    ) {
-        let Some(place) = self.limits.take(peer.ip()) else {
-            return tracing::debug!(%peer, "too many connections");
-        };
-        let (server, acceptor, shutdown) = (Arc::clone(self), acceptor.clone(), shutdown.clone());
-        connections.spawn(async move {
-            let _held = (place, server.discovery.metrics.connection());
-            if let Err(error) = server.connection(acceptor, stream, shutdown).await {
-                tracing::debug!(%peer, %error, "connection ended");
-            }
-        });
-    }
-
-    async fn connection(
-        self: &Arc<Self>,
-        acceptor: TlsAcceptor,
-        stream: TcpStream,
-        mut shutdown: watch::Receiver<bool>,
-    ) -> Result<(), ConnectionError> {
-        stream.set_nodelay(true)?;
-        let stream =
-            timeout(HANDSHAKE, acceptor.accept(stream)).await.map_err(|_| ConnectionError::Deadline)??;
-        let (busy, mut idle) = mpsc::channel::<()>(1);
-        let service = service_fn(|request: Request<Incoming>| {
-            let (server, busy) = (Arc::clone(self), busy.clone());
-            async move { Ok::<_, Infallible>(server.answer(request, busy).await) }
-        });
-        let mut connection = pin!(http2_settings().serve_connection(TokioIo::new(stream), service));
-        let first = sleep(IDLE);
-        tokio::pin!(first);
-        let mut used = false;
-        loop {
-            tokio::select! {
-                result = connection.as_mut() => return Ok(result?),
-                Some(()) = idle.recv() => used = true,
-                () = first.as_mut(), if !used => break,
-                () = ended(&mut shutdown) => break,
-            }
-        }
-        connection.as_mut().graceful_shutdown();
-        let _ = timeout(GRACE, connection).await;
-        Ok(())
-    }
-
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>, busy: mpsc::Sender<()>) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, visit: Visit) -> Response<Body> {
         if request.uri().path() != service::PATH {
-            self.discovery.metrics.refused_stream(Refused::Method);
-            return Status::unimplemented(format!("expected {}", service::PATH)).into_http();
+            let status = Status::unimplemented(format!("expected {}", service::PATH));
+            return self.refuse(visit.peer, &status, Refused::Method);
         }
         match self.admit_stream(&request).await {
             Ok((pod, place)) => {
-                let _ = busy.try_send(());
-                let handler =
-                    Handler { discovery: Arc::clone(&self.discovery), admitted: Some((pod, place)) };
+                let admitted = Some((pod, place, visit.busy));
+                let handler = Handler { discovery: Arc::clone(&self.discovery), admitted };
                 service::serve(handler, request, MAX_REQUEST).await
             }
-            Err((status, reason)) => {
-                self.discovery.metrics.refused_stream(reason);
-                tracing::debug!(%status, "stream refused");
-                status.into_http()
-            }
+            Err((status, reason)) => self.refuse(visit.peer, &status, reason),
         }
+    }
+}
+
+impl Server {
+    fn refuse(&self, peer: SocketAddr, status: &Status, reason: Refused) -> Response<Body> {
+        self.discovery.metrics.refused_stream(reason);
+        tracing::info!(%peer, reason = reason.as_str(), error = status.message(), "stream refused");
+        status.clone().into_http()
     }
 
     /// Whose stream it is, and its place.
@@ -202,35 +116,6 @@ impl Server {
     }
 }
 
-/// Returns when the process is to end.
-async fn ended(shutdown: &mut watch::Receiver<bool>) {
-    let _ = shutdown.wait_for(|ending| *ending).await;
-}
-
-#[derive(Debug, thiserror::Error)]
-enum ConnectionError {
-    #[error("no handshake within {HANDSHAKE:?}")]
-    Deadline,
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Http(#[from] hyper::Error),
-}
-
-fn http2_settings() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .max_send_buf_size(MAX_SEND_BUFFER)
-        .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
-        .max_local_error_reset_streams(MAX_RESET_STREAMS);
-    builder
-}
-
 /// A stream's place among the streams, until the stream itself gives it back.
 struct Place {
     discovery: Arc<Discovery>,
@@ -249,7 +134,7 @@ impl Drop for Place {
 /// Makes a stream of the one request.
 struct Handler {
     discovery: Arc<Discovery>,
-    admitted: Option<(BoundTo, Place)>,
+    admitted: Option<(BoundTo, Place, Busy)>,
 }
 
 type Answering = Pin<Box<dyn Future<Output = Result<tonic::Response<Responses>, Status>> + Send>>;
@@ -267,14 +152,14 @@ impl tonic::codegen::Service<tonic::Request<Streaming<DeltaDiscoveryRequest>>> f
         let admitted = self.admitted.take();
         let discovery = Arc::clone(&self.discovery);
         Box::pin(async move {
-            let (pod, mut place) = admitted.ok_or_else(|| Status::internal("called twice"))?;
+            let (pod, mut place, busy) = admitted.ok_or_else(|| Status::internal("called twice"))?;
             let (answers, queue) = mpsc::channel::<Result<DeltaDiscoveryResponse, Status>>(1);
             place.taken = true;
             let link = Arc::clone(&place.link);
             let counted = discovery.metrics.stream();
             let stream = Stream::new(discovery, pod, link);
             tokio::spawn(async move {
-                let _counted = counted;
+                let _held = (counted, busy);
                 stream.run(request.into_inner(), answers).await;
             });
             Ok(tonic::Response::new(Box::pin(ReceiverStream::new(queue)) as Responses))

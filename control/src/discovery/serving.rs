@@ -23,6 +23,7 @@ use rustls::{
     version::TLS13,
 };
 use tokio::{sync::watch, time::sleep};
+use zeroize::Zeroizing;
 
 /// The first retry is quick: the CA may be just starting.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -199,7 +200,7 @@ fn read(certificate: &Path, key: &Path) -> Result<Held, ServingError> {
         std::fs::read(path)
             .map_err(|error| ServingError::File { path: path.to_owned(), error: error.to_string() })
     };
-    pair(&file(certificate)?, &file(key)?)
+    pair(&file(certificate)?, &Zeroizing::new(file(key)?))
 }
 
 /// A chain and its key, both PEM.
@@ -208,6 +209,7 @@ fn pair(chain: &[u8], key: &[u8]) -> Result<Held, ServingError> {
     let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>();
     let chain: Vec<CertificateDer<'static>> = chain.map_err(|error| failed(pem_fault(&error)))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| failed(pem_fault(&error)))?;
+    let key = Zeroizing::new(key);
     let leaf = chain.first().ok_or_else(|| failed("expected a certificate, got none".to_owned()))?;
     let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|error| failed(error.to_string()))?;
     let time = |time: x509_parser::time::ASN1Time| {

@@ -1,7 +1,11 @@
 //! The server over TLS, as a proxy talks to it.
 
 mod client;
+mod flooded;
+#[path = "../../../ca/tests/wire/support/floods.rs"]
+mod floods;
 mod memory;
+mod refusals;
 mod tokens;
 
 use std::time::Duration;

@@ -14,6 +14,7 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 use x509_parser::pem::Pem;
+use zeroize::Zeroizing;
 
 const CURRENT_CERTIFICATE: &str = "tls.crt";
 const CURRENT_KEY: &str = "tls.key";
@@ -58,7 +59,7 @@ pub struct InjectorCa {
 #[derive(Clone, PartialEq, Eq)]
 struct Root {
     certificate: String,
-    key: String,
+    key: Zeroizing<String>,
     made: SystemTime,
     not_after: SystemTime,
 }
@@ -68,7 +69,7 @@ pub struct Leaf {
     /// The certificate.
     pub certificate: Vec<u8>,
     /// Its key, PKCS#8.
-    pub key: Vec<u8>,
+    pub key: Zeroizing<Vec<u8>>,
     /// When it is to be made anew.
     pub renew_at: SystemTime,
     /// When it ends.
@@ -223,7 +224,7 @@ impl InjectorCa {
         let life = not_after.duration_since(now).unwrap_or_default();
         Ok(Leaf {
             certificate: certificate.der().to_vec(),
-            key: key.serialize_der(),
+            key: Zeroizing::new(key.serialize_der()),
             renew_at: now + life / 2,
             not_after,
         })
@@ -242,7 +243,7 @@ impl Root {
         let certificate = params.self_signed(&key).map_err(signing)?.pem();
         let certificate = certificates(&certificate, CURRENT_CERTIFICATE)?.concat();
         // Read back, so that what was made and what is read later are equal.
-        Self::parse(certificate, key.serialize_pem(), CURRENT_CERTIFICATE)
+        Self::parse(certificate, Zeroizing::new(key.serialize_pem()), CURRENT_CERTIFICATE)
     }
 
     fn read(
@@ -254,12 +255,12 @@ impl Root {
         let pem = text(data, key)?;
         KeyPair::from_pem(pem).map_err(|error| malformed(key, error))?;
         match (certificates.pop(), certificates.is_empty()) {
-            (Some(only), true) => Self::parse(only, pem.to_owned(), certificate),
+            (Some(only), true) => Self::parse(only, Zeroizing::new(pem.to_owned()), certificate),
             (Some(_) | None, _) => Err(malformed(certificate, "expected one certificate")),
         }
     }
 
-    fn parse(certificate: String, key: String, place: &'static str) -> Result<Self, CaError> {
+    fn parse(certificate: String, key: Zeroizing<String>, place: &'static str) -> Result<Self, CaError> {
         let fault = |error: &dyn std::fmt::Display| malformed(place, error);
         let (_, pem) =
             x509_parser::pem::parse_x509_pem(certificate.as_bytes()).map_err(|error| fault(&error))?;

@@ -17,7 +17,7 @@ pub(crate) struct ServingCertificate(RwLock<Option<Arc<CertifiedKey>>>);
 
 impl ServingCertificate {
     pub(crate) fn replace(&self, leaf: &Leaf) -> Result<(), Error> {
-        let key = PrivatePkcs8KeyDer::from(leaf.key.clone());
+        let key = PrivatePkcs8KeyDer::from(leaf.key.to_vec());
         let key = aws_lc_rs::sign::any_supported_type(&key.into())?;
         let chain = vec![CertificateDer::from(leaf.certificate.clone())];
         *self.0.write().unwrap_or_else(PoisonError::into_inner) =

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
+use ringmail_ca::door::DoorMetrics;
 
 /// A decision takes a millisecond and a question to the API server; up to the deadline of a review.
 const BUCKETS: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 8.0];
@@ -13,7 +14,7 @@ pub struct Metrics {
     pub(crate) reviews: IntCounterVec,
     pub(crate) warnings: IntCounter,
     pub(crate) duration: Histogram,
-    pub(crate) connections: IntGauge,
+    pub(crate) door: DoorMetrics,
     pub(crate) rejected: IntCounterVec,
     pub(crate) events: IntCounterVec,
     pub(crate) upkeep: IntCounterVec,
@@ -39,7 +40,7 @@ impl Metrics {
                 HistogramOpts::new("ringmail_injector_review_duration_seconds", "Time to answer a review.")
                     .buckets(BUCKETS.to_vec()),
             )?,
-            connections: IntGauge::new("ringmail_injector_connections", "Connections held.")?,
+            door: DoorMetrics::register(registry, "ringmail_injector")?,
             rejected: counters(
                 "ringmail_injector_rejected_total",
                 "What was no review, by reason.",
@@ -79,7 +80,6 @@ impl Metrics {
         registry.register(Box::new(metrics.reviews.clone()))?;
         registry.register(Box::new(metrics.warnings.clone()))?;
         registry.register(Box::new(metrics.duration.clone()))?;
-        registry.register(Box::new(metrics.connections.clone()))?;
         registry.register(Box::new(metrics.rejected.clone()))?;
         registry.register(Box::new(metrics.events.clone()))?;
         registry.register(Box::new(metrics.upkeep.clone()))?;
@@ -103,34 +103,23 @@ impl Metrics {
     }
 }
 
-/// Why a request or connection got no review.
+/// Why a request got no review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rejected {
     BodyTooLarge,
     BodyTooSlow,
-    Handshake,
     NotAReview,
-    TooManyConnections,
     WrongRequest,
 }
 
 impl Rejected {
-    const ALL: [Self; 6] = [
-        Self::BodyTooLarge,
-        Self::BodyTooSlow,
-        Self::Handshake,
-        Self::NotAReview,
-        Self::TooManyConnections,
-        Self::WrongRequest,
-    ];
+    const ALL: [Self; 4] = [Self::BodyTooLarge, Self::BodyTooSlow, Self::NotAReview, Self::WrongRequest];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTooSlow => "body_too_slow",
-            Self::Handshake => "handshake",
             Self::NotAReview => "not_a_review",
-            Self::TooManyConnections => "too_many_connections",
             Self::WrongRequest => "wrong_request",
         }
     }

@@ -10,15 +10,14 @@ mod events;
 mod metrics;
 pub mod review;
 mod server;
-mod sources;
 mod upkeep;
 
 use std::sync::Arc;
 
 use kube::Client;
+use ringmail_ca::door::Deadlines;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 
 pub use metrics::Metrics;
 pub use upkeep::{State, cluster_of};
@@ -44,6 +43,8 @@ pub struct Settings {
     pub lifetimes: ca::Lifetimes,
     /// What sidecars are made of.
     pub injection: InjectConfig,
+    /// Of a connection.
+    pub deadlines: Deadlines,
 }
 
 impl Settings {
@@ -57,6 +58,7 @@ impl Settings {
             serving_names: ["svc", "svc.cluster.local"].map(|end| format!("{service}.{end}")).into(),
             lifetimes: ca::Lifetimes::default(),
             injection,
+            deadlines: server::DEADLINES,
         }
     }
 }
@@ -100,11 +102,11 @@ impl Webhook {
         shutdown: watch::Receiver<bool>,
     ) -> Result<(), rustls::Error> {
         let certificate = Arc::new(ServingCertificate::default());
-        let tls = TlsAcceptor::from(certificate::tls(Arc::clone(&certificate))?);
+        let tls = certificate::tls(Arc::clone(&certificate))?;
         let events = Events::start(self.client.clone(), self.metrics.clone());
-        let injection = self.settings.injection.clone();
+        let (injection, deadlines) = (self.settings.injection.clone(), self.settings.deadlines);
         let (client, state, metrics) = (self.client.clone(), self.state.subscribe(), self.metrics.clone());
-        let server = Arc::new(Server::new(client, injection, state, events, metrics));
+        let server = Server::new(client, injection, state, events, metrics);
         let upkeep = Upkeep {
             client: self.client,
             settings: self.settings,
@@ -112,7 +114,7 @@ impl Webhook {
             metrics: self.metrics,
             state: self.state,
         };
-        let serving = server.run(listener, tls, shutdown);
+        let serving = server.run(listener, tls, deadlines, shutdown);
         // The upkeep never ends by itself; it ends with the serving.
         tokio::select! {
             () = serving => {}

@@ -1,6 +1,5 @@
-//! HTTPS for the API server, and for whoever else reaches the port: every size, number and time has a bound.
+//! Reviews for the API server, and answers for whoever else reaches the port: every size, number and time has a bound.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,20 +7,17 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
 use kube::{Api, Client};
-use tokio::net::{TcpListener, TcpStream};
+use ringmail_ca::door::{Answers, ConnectionLimits, Deadlines, Door, Source, Visit};
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::timeout;
 
 use super::events::Events;
 use super::metrics::{Metrics, Rejected};
 use super::review::{Decided, Review, Verdict};
-use super::sources::Sources;
 use super::upkeep::State;
 use crate::inject::{self, InjectConfig, Namespace};
 
@@ -40,16 +36,20 @@ const MAX_STREAMS: u32 = 64;
 /// The API servers of a cluster hold a few each; whoever else comes must not take the last.
 const MAX_CONNECTIONS: usize = 256;
 
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// An API server holds a few, also where all of a cluster come through one tunnel.
+const MAX_CONNECTIONS_PER_SOURCE: usize = 64;
+
+/// An API server gives an idle connection up after 90 s: it is to be the one that does. What is in flight at the end may
+/// still be answered; with new reviews the API server goes to the other replica.
+pub(super) const DEADLINES: Deadlines = Deadlines {
+    handshake: Duration::from_secs(10),
+    idle: Duration::from_secs(120),
+    grace: Duration::from_secs(5),
+};
+
 const BODY_DEADLINE: Duration = Duration::from_secs(5);
-const HEADER_DEADLINE: Duration = Duration::from_secs(60);
 /// Below the ten seconds after which the API server gives up, so that it hears why.
 const REVIEW_DEADLINE: Duration = Duration::from_secs(8);
-/// Requests in flight may end; the API server goes to the other replica with new ones.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_DEADLINE: Duration = Duration::from_secs(10);
-const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
 /// What answers reviews.
 pub(super) struct Server {
@@ -76,84 +76,24 @@ impl Server {
 
     /// Serves until `shutdown` turns true.
     pub(super) async fn run(
-        self: Arc<Self>,
+        self,
         listener: TcpListener,
-        tls: TlsAcceptor,
-        mut shutdown: watch::Receiver<bool>,
+        tls: Arc<ServerConfig>,
+        deadlines: Deadlines,
+        shutdown: watch::Receiver<bool>,
     ) {
-        let (permits, sources) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Sources::default());
-        loop {
-            let accepted = tokio::select! {
-                _ = shutdown.wait_for(|ending| *ending) => break,
-                accepted = listener.accept() => accepted,
-            };
-            let Ok((stream, source)) = accepted else {
-                sleep(ACCEPT_BACK_OFF).await;
-                continue;
-            };
-            let permit = Arc::clone(&permits).try_acquire_owned().ok();
-            let Some(permit) = permit.zip(sources.count(source.ip())) else {
-                self.metrics.reject(Rejected::TooManyConnections);
-                continue;
-            };
-            let (server, tls, ending) = (Arc::clone(&self), tls.clone(), shutdown.clone());
-            tokio::spawn(async move {
-                server.metrics.connections.inc();
-                server.clone().connection(stream, tls, ending).await;
-                server.metrics.connections.dec();
-                drop(permit);
-            });
-        }
-        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
-        let _ = timeout(DRAIN_DEADLINE, permits.acquire_many(all)).await;
+        let limits = ConnectionLimits::new(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SOURCE, Source::Address);
+        let door = Door {
+            limits: Arc::new(limits),
+            deadlines,
+            streams: MAX_STREAMS,
+            metrics: self.metrics.door.clone(),
+            answers: Arc::new(self),
+        };
+        Arc::new(door).run(listener, tls, shutdown).await;
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, tls: TlsAcceptor, ending: watch::Receiver<bool>) {
-        let Ok(Ok(stream)) = timeout(HANDSHAKE_DEADLINE, tls.accept(stream)).await else {
-            self.metrics.reject(Rejected::Handshake);
-            return;
-        };
-        let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let server = Arc::clone(&self);
-        let service = service_fn(move |request| {
-            let server = Arc::clone(&server);
-            async move { Ok::<_, Infallible>(server.answer(request).await) }
-        });
-        let io = TokioIo::new(stream);
-        let ended = if is_h2 {
-            let mut http = http2::Builder::new(TokioExecutor::new());
-            http.timer(TokioTimer::new())
-                .max_concurrent_streams(MAX_STREAMS)
-                .keep_alive_interval(PING_EVERY)
-                .keep_alive_timeout(PING_DEADLINE);
-            let connection = http.serve_connection(io, service);
-            tokio::pin!(connection);
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = told(ending) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
-        } else {
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE);
-            let connection = http.serve_connection(io, service);
-            tokio::pin!(connection);
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = told(ending) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection to the webhook failed");
-        }
-    }
-
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn reviewed(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         if let Err((status, text)) = check(&request) {
             self.metrics.reject(Rejected::WrongRequest);
             return plain(status, text);
@@ -251,9 +191,13 @@ impl Server {
     }
 }
 
-/// Returns when the process is told to end.
-async fn told(mut ending: watch::Receiver<bool>) {
-    let _ = ending.wait_for(|ending| *ending).await;
+impl Answers for Server {
+    type Body = Full<Bytes>;
+
+    async fn answer(&self, request: Request<Incoming>, visit: Visit) -> Response<Full<Bytes>> {
+        let _busy = visit.busy;
+        self.reviewed(request).await
+    }
 }
 
 fn check(request: &Request<Incoming>) -> Result<(), (StatusCode, &'static str)> {

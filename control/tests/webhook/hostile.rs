@@ -174,7 +174,7 @@ async fn one_source_with_all_its_connections_keeps_no_other_from_its_answer() {
         idle.push(tokio::net::TcpStream::connect(webhook.address).await.unwrap());
     }
     assert_eq!(caller.review(&review("ignite", &pod(), true)).await["allowed"], true);
-    let rejected = webhook.metric("ringmail_injector_rejected_total{reason=\"too_many_connections\"}");
+    let rejected = webhook.metric("ringmail_injector_connections_closed_total{reason=\"limit_source\"}");
     assert_eq!(rejected, 237.0, "64 of 301 are held");
     let mut other = Caller::from("127.0.0.2", webhook.address, &bundle).await;
     assert_eq!(other.review(&review("ignite", &pod(), true)).await["allowed"], true);
@@ -191,7 +191,7 @@ async fn more_connections_than_any_cluster_has_are_closed_and_those_there_go_on(
         idle.push(caller::dial(&format!("127.0.1.{}", place / 60), webhook.address).await);
     }
     assert_eq!(caller.review(&review("ignite", &pod(), true)).await["allowed"], true);
-    let rejected = webhook.metric("ringmail_injector_rejected_total{reason=\"too_many_connections\"}");
+    let rejected = webhook.metric("ringmail_injector_connections_closed_total{reason=\"limit_total\"}");
     assert_eq!(rejected, 45.0, "256 of 301 are held");
 }
 
@@ -206,5 +206,8 @@ async fn bytes_that_are_no_tls_are_counted_and_forgotten() {
         stream.shutdown().await.unwrap();
         let _ = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.unwrap();
     }
-    assert_eq!(webhook.metric("ringmail_injector_rejected_total{reason=\"handshake\"}"), 3.0);
+    let ended = |end: &str| {
+        webhook.metric(&format!("ringmail_injector_connections_closed_total{{reason=\"{end}\"}}"))
+    };
+    assert_eq!((ended("not_tls"), ended("handshake_failed")), (3.0, 0.0));
 }

@@ -5,6 +5,9 @@
 mod api;
 mod caller;
 mod certificates;
+mod flooded;
+#[path = "../../../ca/tests/wire/support/floods.rs"]
+mod floods;
 mod hostile;
 mod reviews;
 

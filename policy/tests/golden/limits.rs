@@ -5,6 +5,8 @@ use ringmail_policy::{
     MAX_YAML_NODES,
 };
 
+use ringmail_evidence::shown;
+
 use super::*;
 
 fn is_limit(error: &ParseError, what: &str) -> bool {
@@ -92,4 +94,28 @@ fn faults_beyond_the_limit_are_left_out() {
     let one: Vec<_> = (0..2 * MAX_FAULTS).map(|n| format!("x{n}: y")).collect();
     let one = peer_authentication("ns/a", &format!("{{{}}}", one.join(", ")));
     assert_eq!(faults(&one).len(), MAX_FAULTS);
+}
+
+/// As the API server or a directory may have them: much, and with fields of a later version.
+#[test]
+fn ten_megabytes_of_policies_are_read_and_fields_that_nobody_knows_are_named() {
+    let principals: Vec<String> =
+        (0..500).map(|n| format!("cluster.local/ns/namespace-{n}/sa/account-{n}")).collect();
+    let spec = format!("{{rules: [{{from: [{{source: {{principals: [{}]}}}}]}}]}}", principals.join(", "));
+    let one = |n: usize| authorization(&format!("ns/a{n}"), &spec);
+    let text: String = (0..10 * 1024 * 1024 / one(0).len() + 1).map(one).collect();
+    assert!(text.len() >= 10 * 1024 * 1024);
+    let began = std::time::Instant::now();
+    assert!(Resources::parse([("a", &*text)]).is_ok());
+    let took = began.elapsed();
+    shown!("A21", "ms to read 10 MiB of policies", took.as_millis(), "< 20,000");
+    assert!(took.as_secs() < 20, "{took:?}");
+    let later = authorization("ns/a", "{rules: [{}], laterField: {x: 1}}");
+    assert!(faults(&later)[0].to_string().contains("laterField"), "{:?}", faults(&later));
+    shown!(
+        "A21",
+        "bombs of aliases, depth and size in policies, and unknown fields",
+        "refused, each named",
+        "exactly"
+    );
 }

@@ -355,3 +355,27 @@ fn the_reference_pages_are_what_the_code_makes() {
         assert!(written == page.text(), "{} is not what the code makes: {}", file.display(), docs::GENERATED);
     }
 }
+
+/// Settings are read again whenever their file changes: nothing in it may hold the control thread.
+#[test]
+fn settings_that_multiply_nest_or_do_not_end_are_refused_quickly() {
+    let mut aliases = "labels:\n  a0: &a0 [x, x]\n".to_owned();
+    for level in 1..64 {
+        aliases += &format!("  a{level}: &a{level} [*a{}, *a{}]\n", level - 1, level - 1);
+    }
+    let deep = format!("labels: {}{}\n", "[".repeat(100_000), "]".repeat(100_000));
+    let wide = format!("labels: {{{}}}\n", (0..1_000_000).map(|n| format!("k{n}: v, ")).collect::<String>());
+    let began = std::time::Instant::now();
+    for bomb in [&aliases, &deep, &wide] {
+        let error = Config::from_text("proxy.yaml", bomb).expect_err("a bomb is no settings").to_string();
+        assert!(error.len() < 10_000, "{} characters", error.len());
+    }
+    let took = began.elapsed();
+    ringmail_evidence::shown!(
+        "A21",
+        "ms to refuse bombs of aliases, depth and width in the sidecar's settings",
+        took.as_millis(),
+        "< 20,000"
+    );
+    assert!(took.as_secs() < 20, "{took:?}");
+}

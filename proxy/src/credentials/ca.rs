@@ -20,6 +20,9 @@ const MAX_ANSWER: usize = 256 * 1024;
 /// Characters of the CA's words that are repeated in a log line.
 const MAX_MESSAGE: usize = 300;
 
+/// By how much a CA of this protocol dates certificates back: istiod and ringmail-ca do so alike.
+pub(super) const DATED_BACK: Duration = Duration::from_secs(120);
+
 const METHOD: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 
 /// `istio.v1.auth.IstioCertificateRequest`. Field 2 is unused, and field 4 (`metadata`) tells node

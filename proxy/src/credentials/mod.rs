@@ -113,8 +113,9 @@ impl Keeper {
     }
 }
 
-async fn from_ca(config: &Config, mut publisher: Publisher, kept: Option<Kept>) {
+async fn from_ca(config: &Config, publisher: Publisher, kept: Option<Kept>) {
     let source = Ca::new(config);
+    let mut publisher = publisher.comparing_clocks(ca::DATED_BACK);
     // Read once ahead of the watch, which waits for a second look: a proxy that goes on with kept
     // credentials must not refuse, for that moment, peers whose root only the file names.
     if let Ok(roots) = read_bounded(&config.ca_root_file, MAX_ROOTS_FILE)

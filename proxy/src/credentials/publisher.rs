@@ -4,12 +4,17 @@
 //! the identity that the settings name, before anybody sees it. What fails leaves the old credentials
 //! in place.
 
-use std::{collections::HashSet, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use ringmail_identity::{
     BundleError, PeerError, RootId, SpiffeId, Svid, SvidError, TrustBundle, TrustDomain, UnixTime, Usage,
 };
 use tokio::sync::watch;
+use tracing::{info, warn};
 
 use super::{
     kept::Kept,
@@ -79,7 +84,14 @@ pub(crate) struct Publisher {
     also_trusted: Vec<u8>,
     removed: HashSet<RootId>,
     generation: u64,
+    /// By how much the source dates its certificates back, where it makes them when it is asked.
+    dated_back: Option<Duration>,
+    skew_told: bool,
 }
+
+/// A certificate says when it was made. More than this between that and the own clock is told: it is far beyond what an
+/// answer takes, and less makes no certificate invalid.
+const MAX_SKEW: Duration = Duration::from_secs(150);
 
 struct Held {
     svid: Arc<Svid>,
@@ -107,6 +119,8 @@ impl Publisher {
             also_trusted: Vec::new(),
             removed: HashSet::new(),
             generation: 0,
+            dated_back: None,
+            skew_told: false,
         }
     }
 
@@ -122,6 +136,13 @@ impl Publisher {
         self
     }
 
+    /// Compares the own clock with that of a source that makes certificates when it is asked, and dates them back by
+    /// `dated_back`.
+    pub(crate) fn comparing_clocks(mut self, dated_back: Duration) -> Self {
+        self.dated_back = Some(dated_back);
+        self
+    }
+
     /// Hands what is published to `keep` as well.
     pub(crate) fn keep(mut self, keep: Keep) -> Self {
         self.keep = keep;
@@ -131,14 +152,42 @@ impl Publisher {
     /// Publishes what a source handed out just now, if it holds.
     pub(crate) fn accept(&mut self, issued: &Issued) -> Result<(), PublishError> {
         let received_at = self.now();
-        self.publish_new(issued)?;
+        let svid = Svid::from_pem(&issued.chain, &issued.key)?;
+        self.compare_clocks(&svid, received_at);
+        self.publish_new(issued, svid)?;
         (self.keep)(&Kept::new(issued, received_at));
         Ok(())
     }
 
     /// Publishes what an earlier process held, if it still holds.
     pub(crate) fn restore(&mut self, kept: &Kept) -> Result<(), PublishError> {
-        self.publish_new(&kept.issued)
+        let svid = Svid::from_pem(&kept.issued.chain, &kept.issued.key)?;
+        self.publish_new(&kept.issued, svid)
+    }
+
+    /// Tells once that the clocks differ, and once that they agree again. It is told before the certificate is judged:
+    /// by a clock that is wrong, none may be valid.
+    fn compare_clocks(&mut self, svid: &Svid, now: SystemTime) {
+        let Some(dated_back) = self.dated_back else { return };
+        let made = system_time(svid.not_before()) + dated_back;
+        let (ahead, by) = match now.duration_since(made) {
+            Ok(by) => (true, by),
+            Err(error) => (false, error.duration()),
+        };
+        let seconds = if ahead { by.as_secs_f64() } else { -by.as_secs_f64() };
+        self.status.skewed(seconds.round());
+        let differs = by > MAX_SKEW;
+        if differs && !self.skew_told {
+            warn!(
+                seconds = seconds.round(),
+                "own clock is {} that of the ca: certificates may be refused here or by peers until the node's or the \
+                 ca's clock is set",
+                if ahead { "ahead of" } else { "behind" }
+            );
+        } else if !differs && self.skew_told {
+            info!("own clock and that of the ca agree");
+        }
+        self.skew_told = differs;
     }
 
     /// Takes another set of roots, in PEM, to be trusted beside those of the source, and publishes the
@@ -166,8 +215,8 @@ impl Publisher {
         }
     }
 
-    fn publish_new(&mut self, issued: &Issued) -> Result<(), PublishError> {
-        let svid = Arc::new(Svid::from_pem(&issued.chain, &issued.key)?);
+    fn publish_new(&mut self, issued: &Issued, svid: Svid) -> Result<(), PublishError> {
+        let svid = Arc::new(svid);
         if *svid.id() != self.expected {
             let (expected, got) = (self.expected.clone(), svid.id().clone());
             return Err(PublishError::WrongIdentity { expected, got });
@@ -254,5 +303,5 @@ pub(crate) fn unix_time(at: SystemTime) -> UnixTime {
 
 /// The time in the form that clocks give.
 pub(crate) fn system_time(at: UnixTime) -> SystemTime {
-    SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(at.as_secs())
+    SystemTime::UNIX_EPOCH + Duration::from_secs(at.as_secs())
 }

@@ -121,6 +121,7 @@ struct Book {
     refreshes_ok: u64,
     errors: [u64; RefreshErrorReason::ALL.len()],
     last_refresh: Option<SystemTime>,
+    clock_skew: Option<f64>,
     next_attempt: Option<SystemTime>,
 }
 
@@ -144,6 +145,16 @@ impl Status {
     /// Failures so far, one entry per reason of [`RefreshErrorReason::ALL`], zeros included.
     pub fn errors(&self) -> Vec<(RefreshErrorReason, u64)> {
         RefreshErrorReason::ALL.into_iter().zip(self.book().errors).collect()
+    }
+
+    /// By how many seconds the own clock was ahead of the CA's when the last certificate came; negative where it was
+    /// behind. Nothing where no certificate came from a CA.
+    pub fn clock_skew(&self) -> Option<f64> {
+        self.book().clock_skew
+    }
+
+    pub(crate) fn skewed(&self, seconds: f64) {
+        self.book().clock_skew = Some(seconds);
     }
 
     /// When credentials were last published.

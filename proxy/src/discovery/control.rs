@@ -30,7 +30,7 @@ use crate::{
     credentials::{KeepBytes, random},
     snapshot::Snapshot,
 };
-use held::{Held, Own};
+use held::{Fault, Held, Own};
 use stream::{Session, SessionError};
 
 /// The first retry is quick: most failures are a server that is just starting.
@@ -41,7 +41,7 @@ const RETRY_MAX: Duration = Duration::from_secs(3);
 const RETRY_SPREAD: f64 = 0.5;
 /// How often what is held is handed over to be kept, where it has changed.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
-/// Reports that get a line of their own in the log; the status has them all.
+/// Reports and refusals that get a line of their own in the log; the status counts them all.
 const LINES_LOGGED: usize = 10;
 
 /// What an earlier process held, as it is kept: an answer for each type.
@@ -179,10 +179,13 @@ impl Control {
         session.acknowledge(answer, &faults);
         if !faults.is_empty() {
             for fault in &faults {
-                error!(%fault, "discovery: refused, what was known before stays");
+                self.status.refuse(fault.reason());
             }
-            let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            self.status.reject(texts.join("\n"));
+            for fault in faults.iter().take(LINES_LOGGED) {
+                let reason = fault.reason().as_str();
+                error!(reason, %fault, "discovery: refused, what was known before stays");
+            }
+            self.status.reject(shown(&faults, "\n"));
         }
         self.publish();
     }
@@ -223,6 +226,15 @@ impl Control {
         keep(&Kept { answers: self.held.answers() }.encode_to_vec());
         self.unkept = false;
     }
+}
+
+/// The first of many faults, and how many more there are.
+fn shown(faults: &[Fault], between: &str) -> String {
+    let mut texts: Vec<String> = faults.iter().take(LINES_LOGGED).map(ToString::to_string).collect();
+    if let more @ 1.. = faults.len().saturating_sub(LINES_LOGGED) {
+        texts.push(format!("and {more} more"));
+    }
+    texts.join(between)
 }
 
 #[cfg(test)]

@@ -17,12 +17,58 @@ pub struct DiscoveryError {
     pub at: SystemTime,
 }
 
+/// Why a resource that the server sent was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RefusedResource {
+    /// Its name is said more than once in one answer.
+    Duplicate,
+    /// A field does not say what is needed.
+    Field,
+    /// It is larger than a resource may be, or there is no room for more.
+    Limit,
+    /// It is of another network.
+    Network,
+    /// It claims an address at which no other pod can be.
+    Nowhere,
+    /// It is of a type that was not asked for.
+    Type,
+    /// Its bytes are not what its type says.
+    Unreadable,
+}
+
+impl RefusedResource {
+    /// Every reason.
+    pub const ALL: [Self; 7] = [
+        Self::Duplicate,
+        Self::Field,
+        Self::Limit,
+        Self::Network,
+        Self::Nowhere,
+        Self::Type,
+        Self::Unreadable,
+    ];
+
+    /// The word of the log and the label of the metric.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Duplicate => "duplicate",
+            Self::Field => "field",
+            Self::Limit => "limit",
+            Self::Network => "network",
+            Self::Nowhere => "nowhere",
+            Self::Type => "type",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Book {
     last_error: Option<DiscoveryError>,
     rejected: u64,
     applied: u64,
     reports: Vec<Report>,
+    refused: [u64; RefusedResource::ALL.len()],
     link: Link,
 }
 
@@ -83,6 +129,18 @@ impl Status {
     /// The session with the server.
     pub fn link(&self) -> Link {
         self.book().link.clone()
+    }
+
+    /// Resources refused so far, one entry per reason of [`RefusedResource::ALL`], zeros included.
+    pub fn refused(&self) -> Vec<(RefusedResource, u64)> {
+        RefusedResource::ALL.into_iter().zip(self.book().refused).collect()
+    }
+
+    pub(crate) fn refuse(&self, reason: RefusedResource) {
+        let mut book = self.book();
+        if let Some(at) = RefusedResource::ALL.iter().position(|known| *known == reason) {
+            book.refused[at] += 1;
+        }
     }
 
     pub(crate) fn link_up(&self) {

@@ -26,6 +26,9 @@ pub(super) fn collect(families: &mut Families, state: &State, page: &Page) {
     families.count(&table::POLICY_VERSION, Labels::new(), version);
     families.count(&table::POLICY_APPLIED, Labels::new(), state.discovery_status.applied());
     families.count(&table::POLICY_REJECTED, Labels::new(), state.discovery_status.rejected());
+    for (reason, count) in state.discovery_status.refused() {
+        families.count(&table::RESOURCES_REFUSED, vec![label("reason", reason.as_str())], count);
+    }
     families.count(&table::ACCEPT_PAUSED, Labels::new(), state.limits.paused.load(Ordering::Relaxed));
     families.count(&table::ACCESS_LOG_DROPPED, Labels::new(), state.access_log.dropped());
     families.count(&table::LOG_DROPPED, Labels::new(), telemetry::dropped());
@@ -62,6 +65,9 @@ fn connections(families: &mut Families, page: &Page) {
 fn certificates(families: &mut Families, state: &State) {
     for (reason, count) in state.identity_status.errors() {
         families.count(&table::ISSUE_ERRORS, vec![label("reason", reason.as_str())], count);
+    }
+    if let Some(skew) = state.identity_status.clock_skew() {
+        families.add(&table::CLOCK_SKEW, Labels::new(), skew);
     }
     let Some(credentials) = state.credentials.borrow().clone() else { return };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();

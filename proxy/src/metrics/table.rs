@@ -109,10 +109,12 @@ metrics! {
     FENCED = Gauge "ringmail_fenced" &[], "1 while nobody may reach the application because it was cut off for too long (docs/fence.md), else 0.";
     HANDSHAKE = Histogram "ringmail_handshake_duration_seconds" DIRECTION, "How long the handshakes of opened connections took.";
     CERTIFICATE_EXPIRY = Gauge "ringmail_certificate_expiry_seconds" &[], "Seconds until the own certificate expires; negative when it has.";
+    CLOCK_SKEW = Gauge "ringmail_clock_skew_seconds" &[], "Seconds by which the own clock was ahead of the CA's when the last certificate came; negative where it was behind.";
     ISSUE_ERRORS = Counter "ringmail_certificate_issue_errors_total" &[&["reason"]], "Failed attempts to get or renew credentials.";
     POLICY_VERSION = Gauge "ringmail_policy_version" &[], "Version of the set of policies in force; 0 before the first one.";
     POLICY_APPLIED = Counter "ringmail_policy_applied_total" &[], "Sets of policies that were applied.";
     POLICY_REJECTED = Counter "ringmail_policy_rejected_total" &[], "Sets of policies that were invalid: the last good one was kept.";
+    RESOURCES_REFUSED = Counter "ringmail_discovery_refused_total" &[&["reason"]], "Resources that discovery sent and that were refused: what was known before stays.";
     ACCEPT_PAUSED = Counter "ringmail_accept_paused_total" &[], "How often accepting paused, at `max_connections` or out of descriptors.";
     PASSTHROUGH = Counter "ringmail_passthrough_connections_total" DIRECTION_AND_REASON, "Connections opened without mutual TLS, and why.";
     ACCESS_LOG_DROPPED = Counter "ringmail_access_log_dropped_total" &[], "Lines of the access log that were dropped because stdout was too slow.";

@@ -155,3 +155,57 @@ fn provider(groups: &[KeyExchange]) -> CryptoProvider {
         ..aws_lc_rs::default_provider()
     }
 }
+
+#[cfg(test)]
+mod simulated {
+    use rustls::{
+        ClientConnection, NoKeyLog, ServerConnection, SideData,
+        pki_types::{ServerName, UnixTime},
+        time_provider::TimeProvider,
+    };
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct At(UnixTime);
+
+    impl TimeProvider for At {
+        fn current_time(&self) -> Option<UnixTime> {
+            Some(self.0)
+        }
+    }
+
+    impl Credentials {
+        /// A whole handshake in memory in which these dial `server`, when both clocks show `now`.
+        pub(crate) fn handshake_at(&self, server: &Self, now: UnixTime) -> Result<(), rustls::Error> {
+            let (mut client, mut far) =
+                (ClientConfig::clone(&self.client), ServerConfig::clone(&server.server));
+            (client.time_provider, far.time_provider) = (Arc::new(At(now)), Arc::new(At(now)));
+            (client.key_log, far.key_log) = (Arc::new(NoKeyLog), Arc::new(NoKeyLog));
+            let name = ServerName::from(std::net::IpAddr::from([10, 0, 0, 2]));
+            let mut client = ClientConnection::new(Arc::new(client), name)?;
+            let mut far = ServerConnection::new(Arc::new(far))?;
+            while client.is_handshaking() || far.is_handshaking() {
+                pass(&mut client, &mut far)?;
+                pass(&mut far, &mut client)?;
+            }
+            Ok(())
+        }
+    }
+
+    fn pass<A: SideData, B: SideData>(
+        from: &mut rustls::ConnectionCommon<A>,
+        to: &mut rustls::ConnectionCommon<B>,
+    ) -> Result<(), rustls::Error> {
+        let mut bytes = Vec::new();
+        while from.wants_write() {
+            from.write_tls(&mut bytes).unwrap();
+        }
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            to.read_tls(&mut rest).unwrap();
+            to.process_new_packets()?;
+        }
+        Ok(())
+    }
+}

@@ -78,6 +78,8 @@ impl Outage {
                 }
                 state.fault = Some(error.clone());
             }
+            // Neither an answer nor a failure of the server.
+            Err(AttestError::Unreviewed(_)) => {}
             Ok(_) | Err(_) => {
                 if state.fault.take().is_some() {
                     tracing::info!("tokens can be judged");

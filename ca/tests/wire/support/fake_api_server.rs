@@ -41,6 +41,8 @@ pub(crate) enum Mood {
 struct State {
     store: Store,
     reviews: HashMap<String, Value>,
+    /// Tokens about which no question is taken.
+    refused_reviews: HashMap<String, u16>,
     mood: Mood,
     review_takes: Duration,
     /// Reads of Secrets wait here for each other, once.
@@ -66,6 +68,7 @@ impl FakeApiServer {
         let state = State {
             store: Store::default(),
             reviews: HashMap::new(),
+            refused_reviews: HashMap::new(),
             mood: Mood::Well,
             review_takes: Duration::ZERO,
             race: None,
@@ -107,6 +110,11 @@ impl FakeApiServer {
     /// The status of the review of `token`.
     pub(crate) fn review(&self, token: &str, status: Value) {
         self.state().reviews.insert(token.to_owned(), status);
+    }
+
+    /// A question about `token` gets this code.
+    pub(crate) fn refuse_review(&self, token: &str, code: u16) {
+        self.state().refused_reviews.insert(token.to_owned(), code);
     }
 
     pub(crate) fn reviews_take(&self, time: Duration) {
@@ -211,6 +219,9 @@ impl FakeApiServer {
         tokio::time::sleep(takes).await;
         assert!(review["spec"]["audiences"].as_array().is_some_and(|a| !a.is_empty()), "{review}");
         let token = review["spec"]["token"].as_str().unwrap().to_owned();
+        if let Some(code) = self.state().refused_reviews.get(&token) {
+            return status(*code, "BadRequest", &format!("cannot make anything of {token}"));
+        }
         let unknown = json!({ "authenticated": false, "error": format!("[invalid bearer token {token}]") });
         review["status"] = self.state().reviews.get(&token).cloned().unwrap_or(unknown);
         reply(201, &review)

@@ -1,7 +1,7 @@
 //! A running `ringmail-ca`, and clients that speak to it over real sockets.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -24,6 +24,7 @@ use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
 pub(crate) mod fake_api_server;
+pub(crate) mod floods;
 pub(crate) mod token;
 
 /// Longer than any step of a healthy CA on a busy machine.
@@ -285,12 +286,24 @@ pub(crate) async fn connect(
     bundle: &TrustBundle,
     name: &str,
 ) -> Result<Channel, tonic::transport::Error> {
+    connect_from(Ipv4Addr::UNSPECIFIED, address, bundle, name).await
+}
+
+/// The same from one of this machine's own addresses.
+pub(crate) async fn connect_from(
+    source: Ipv4Addr,
+    address: SocketAddr,
+    bundle: &TrustBundle,
+    name: &str,
+) -> Result<Channel, tonic::transport::Error> {
     let connector = TlsConnector::from(client_config(bundle));
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let dial = tower::service_fn(move |_| {
         let (connector, name) = (connector.clone(), name.clone());
         async move {
-            let stream = tokio::net::TcpStream::connect(address).await?;
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.bind(SocketAddr::from((source, 0)))?;
+            let stream = socket.connect(address).await?;
             stream.set_nodelay(true)?;
             Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
         }

@@ -20,6 +20,8 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+use zeroize::Zeroizing;
+
 use super::{Held, ServingError, pair};
 
 /// From the first SYN to the answer. A CA that asks Kubernetes about the token may take seconds.
@@ -35,7 +37,7 @@ pub(super) async fn issue(address: &str, roots: &Path, token: &Path) -> Result<H
         std::fs::read(path)
             .map_err(|error| ServingError::File { path: path.to_owned(), error: error.to_string() })
     };
-    let (roots, token) = (file(roots)?, file(token)?);
+    let (roots, token) = (file(roots)?, Zeroizing::new(file(token)?));
     let key = PrivateKey::generate().map_err(|error| failed(error.to_string()))?;
     let csr = key.csr_pem(None).map_err(|error| failed(error.to_string()))?;
     let asked = timeout(DEADLINE, ask(address, &roots, &token, csr)).await;
@@ -59,7 +61,7 @@ async fn ask(
     let text = |error: &dyn std::error::Error| error.to_string();
     let token = std::str::from_utf8(token).map_err(|_| "the token is not text")?.trim();
     let mut bearer: AsciiMetadataValue =
-        format!("Bearer {token}").parse().map_err(|_| "the token is no header")?;
+        Zeroizing::new(format!("Bearer {token}")).parse().map_err(|_| "the token is no header")?;
     bearer.set_sensitive(true);
     let mut metadata = MetadataMap::new();
     metadata.insert("authorization", bearer);

@@ -26,12 +26,12 @@ use tokio::{
     sync::{mpsc, watch},
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, transport::Endpoint};
 
 use super::super::{
-    Discovery, DiscoveryConfig, Server,
+    Discovery, DiscoveryConfig, Server, Settings, server,
     serving::{Serving, ServingSource},
 };
 
@@ -79,6 +79,15 @@ impl Fixture {
     }
 
     pub(super) async fn judged_by(attestors: Attestors) -> Self {
+        Self::made(attestors, |_| {}).await
+    }
+
+    /// Tokens say themselves whose they are, and the settings are others than usual.
+    pub(super) async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::made(Attestors::new(None, Some(Box::new(Plain))), change).await
+    }
+
+    async fn made(attestors: Attestors, change: impl FnOnce(&mut Settings)) -> Self {
         let files = tempfile::tempdir().unwrap();
         let (certificate, key) = (files.path().join("tls.crt"), files.path().join("tls.key"));
         let made = rcgen::generate_simple_self_signed(vec!["control".to_owned()]).unwrap();
@@ -90,19 +99,62 @@ impl Fixture {
         settings.max_connections_per_source = 2000;
         settings.read_deadline = Duration::from_secs(1);
         settings.policy.mesh_ranges = vec!["10.0.0.0/8".parse().unwrap()];
+        change(&mut settings);
         let registry = Registry::new();
         let discovery = Discovery::new(&settings, &registry).unwrap();
         let (end, ending) = watch::channel(false);
         let serving = Serving::start(ServingSource::Files { certificate, key }, ending.clone()).unwrap();
-        let server = Server::new(Arc::clone(&discovery), attestors, serving, &settings);
+        let server = Server { discovery: Arc::clone(&discovery), attestors, serving };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(server.run(listener, ending));
+        tokio::spawn(async move { server::run(server, listener, &settings, ending).await });
         Self { discovery, address, registry, roots, _end: end, _files: files }
     }
 
     pub(super) fn metrics(&self) -> String {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap()
+    }
+
+    /// How many connections have ended for `reason`.
+    pub(super) fn ended(&self, reason: &str) -> u64 {
+        let series = format!("ringmail_discovery_connections_closed_total{{reason=\"{reason}\"}} ");
+        let text = self.metrics();
+        text.lines()
+            .find_map(|line| line.strip_prefix(&series))
+            .expect("the series is there")
+            .parse()
+            .unwrap()
+    }
+
+    /// Waits until a connection has ended for `reason`.
+    pub(super) async fn until_ended(&self, reason: &str) {
+        let ended = async {
+            while self.ended(reason) == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, ended).await.unwrap_or_else(|_| panic!("none ended for {reason}"));
+    }
+
+    pub(super) async fn tcp(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// A connection on which nothing was said after the handshake.
+    pub(super) async fn raw(&self) -> TlsStream<TcpStream> {
+        let name = ServerName::try_from("control").unwrap();
+        self.connector().connect(name, self.tcp().await).await.unwrap()
+    }
+
+    fn connector(&self) -> TlsConnector {
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let mut config = config
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        TlsConnector::from(Arc::new(config))
     }
 }
 
@@ -114,14 +166,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) async fn open(fixture: &Fixture, token: &str) -> Result<Self, Status> {
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-        let mut config = config
-            .with_protocol_versions(&[&TLS13])
-            .unwrap()
-            .with_root_certificates(fixture.roots.clone())
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let (connector, address) = (TlsConnector::from(Arc::new(config)), fixture.address);
+        let (connector, address) = (fixture.connector(), fixture.address);
         let dial = tower::service_fn(move |_: Uri| {
             let connector = connector.clone();
             async move {

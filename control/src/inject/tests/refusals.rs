@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ringmail_evidence::shown;
 use ringmail_init::config::{Parsed, SIDECAR_PORTS};
 
 use super::*;
@@ -101,4 +102,89 @@ fn the_ports_that_clients_take_for_the_sidecars_are_never_captured_and_no_contai
     let own = SIDECAR_PORTS.into_iter().chain([init.inbound_port, init.outbound_port]);
     assert_eq!(told, own.collect());
     assert!(told.iter().all(|port| sidecar::SIDECAR_PORTS.contains(&i32::from(*port))));
+}
+
+/// What a pod's author may write anywhere. None of it may lead to a pod in the mesh without its sidecar, or to a flag that
+/// the author has made.
+const CRAFTED: [&str; 12] = [
+    "8080\n--remove",
+    "8080 --remove",
+    "--dry-run",
+    "8080,,",
+    "65536",
+    "-1",
+    "0.0.0.0/0,::/0\0",
+    "*,*",
+    "../../etc/passwd",
+    "{{ .Values }}",
+    "$(NAMESPACE)",
+    "\u{202e}8080",
+];
+
+const READ: [&str; 10] = [
+    "traffic.sidecar.istio.io/includeInboundPorts",
+    "traffic.sidecar.istio.io/excludeInboundPorts",
+    "traffic.sidecar.istio.io/excludeOutboundPorts",
+    "traffic.sidecar.istio.io/includeOutboundIPRanges",
+    "traffic.sidecar.istio.io/excludeOutboundIPRanges",
+    "traffic.sidecar.istio.io/excludeInterfaces",
+    "config.linkerd.io/skip-inbound-ports",
+    "config.linkerd.io/skip-outbound-ports",
+    "sidecar.istio.io/proxyImage",
+    "proxy.istio.io/config",
+];
+
+#[test]
+fn crafted_annotations_lead_to_a_refusal_or_to_a_whole_sidecar() {
+    let (mut refused, mut injected) = (0, 0);
+    for (name, value) in READ.iter().flat_map(|name| CRAFTED.map(|value| (*name, value))) {
+        match outcome(&pod(&[], &[(name, value)]), &istio_namespace(), NATIVE) {
+            Outcome::Refused(_) => refused += 1,
+            Outcome::Injected(all) => {
+                injected += 1;
+                sidecar(&all.pod);
+                assert_eq!(all.pod["spec"]["initContainers"][0]["name"], "ringmail-init", "{name}={value:?}");
+                for flag in init_flags(&all.pod) {
+                    let own = !flag.starts_with("--remove") && !flag.starts_with("--dry-run");
+                    assert!(own && !flag.contains(['\n', '\0', ' ']), "{name}={value:?}: {flag:?}");
+                }
+            }
+            Outcome::Skipped(why) => panic!("{name}={value:?} keeps the pod out of the mesh: {why:?}"),
+        }
+    }
+    assert!(refused >= 50 && injected >= 12, "{refused} {injected}");
+    shown!(
+        "A18",
+        "crafted annotations: refused or with a whole sidecar",
+        format!("{refused} and {injected} of 120"),
+        "no third"
+    );
+}
+
+/// Aliases in an annotation that is YAML, and in control's own settings.
+#[test]
+fn bombs_in_yaml_are_not_honoured_and_cost_next_to_nothing() {
+    let mut bomb = "a0: &a0 [x, x]\n".to_owned();
+    for level in 1..64 {
+        bomb += &format!("a{level}: &a{level} [*a{}, *a{}]\n", level - 1, level - 1);
+    }
+    let deep = format!("x: {}{}", "[".repeat(8_000), "]".repeat(8_000));
+    let began = std::time::Instant::now();
+    for text in [&bomb, &deep] {
+        let Outcome::Injected(all) =
+            outcome(&pod(&[], &[("proxy.istio.io/config", text)]), &istio_namespace(), NATIVE)
+        else {
+            panic!("it is only not honoured");
+        };
+        assert!(!all.warnings.is_empty());
+        assert!(serde_saphyr::from_str::<InjectConfig>(text).is_err());
+    }
+    let took = began.elapsed();
+    shown!(
+        "A21",
+        "ms for bombs of aliases and depth in an annotation and in control's settings",
+        took.as_millis(),
+        "< 10,000"
+    );
+    assert!(took.as_secs() < 10, "{took:?}");
 }

@@ -1,3 +1,4 @@
+mod outage;
 mod roots;
 
 use std::{fs, path::Path, sync::Mutex};

@@ -10,6 +10,7 @@ mod fault;
 mod policies;
 #[cfg(test)]
 mod tests;
+mod weight;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -29,6 +30,7 @@ use ringmail_xds::{
 };
 
 pub(super) use self::fault::Fault;
+use self::weight::Weighed;
 use super::asked::{Asked, Change};
 use crate::{config::Config, credentials::own_id};
 
@@ -37,6 +39,16 @@ use crate::{config::Config, credentials::own_id};
 pub(super) const MAX_HELD: usize = 16 * 1024;
 /// Policies of one pod: far above what anybody writes.
 pub(super) const MAX_POLICIES: usize = 1024;
+/// Characters of a name that are repeated in a fault.
+const MAX_SHOWN: usize = 200;
+/// Addresses of one workload or service: a pod has two, a service a few more.
+const MAX_ADDRESSES: usize = 64;
+/// Characters of a resource's name: Kubernetes' longest have some 600.
+const MAX_NAME: usize = 1024;
+/// What all workloads, services and destinations may weigh together: as many as there may be, each of its usual size.
+const MAX_ADDRESSES_WEIGHT: usize = 32 * 1024 * 1024;
+/// What the own policies may weigh together.
+const MAX_POLICIES_WEIGHT: usize = 32 * 1024 * 1024;
 
 /// Who this proxy is, and so what the server must say of its addresses.
 #[derive(Clone, Debug)]
@@ -58,6 +70,25 @@ impl Own {
 struct Named<M> {
     message: M,
     resource: NamedResource,
+    /// What it takes of memory, about.
+    weight: usize,
+}
+
+impl<M: Weighed> Named<M> {
+    /// Reads a resource, if it is of a size to be read at all.
+    fn read(resource: &NamedResource) -> Result<Self, Fault> {
+        let bytes = resource.resource.as_ref().map_or(0, |any| any.value.len());
+        if bytes > M::MAX_BYTES {
+            return Err(fault::limit(resource, "bytes", M::MAX_BYTES));
+        }
+        let message: M = fault::read(resource)?;
+        let weight = 2 * bytes + resource.name.len() + message.parts();
+        // Aliases are read by nobody.
+        let (name, version) = (resource.name.clone(), resource.version.clone());
+        let resource =
+            NamedResource { name, version, resource: resource.resource.clone(), ..Default::default() };
+        Ok(Self { message, resource, weight })
+    }
 }
 
 /// Everything that is held; see the module.
@@ -76,8 +107,17 @@ pub(super) struct Held {
     inbound: Option<Named<ringmail::Inbound>>,
     changed_addresses: HashSet<IpAddr>,
     inbound_changed: bool,
+    addresses_weight: usize,
+    policies_weight: usize,
     made: Option<Arc<Inbound>>,
     outbound: Arc<Outbound>,
+}
+
+/// What has a share of the memory of its own.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Addresses,
+    Policies,
 }
 
 impl Held {
@@ -97,6 +137,8 @@ impl Held {
             inbound: None,
             changed_addresses: HashSet::new(),
             inbound_changed: false,
+            addresses_weight: 0,
+            policies_weight: 0,
             made: None,
             outbound,
         }
@@ -141,21 +183,61 @@ impl Held {
                 let novelty = fault::read::<ringmail_xds::next::Novelty>;
                 answer.resources.iter().filter_map(|resource| novelty(resource).err()).collect()
             }
-            other => vec![Fault::Type(other.to_owned())],
+            other => vec![Fault::Type(cut(other))],
         }
     }
 
+    /// Of a name that is said twice nobody knows which holds: what was known before stays.
     fn apply_each(
         &mut self,
         answer: &DeltaDiscoveryResponse,
         take: fn(&mut Self, &NamedResource) -> Result<(), Fault>,
         lose: fn(&mut Self, &str),
     ) -> Vec<Fault> {
-        let faults = answer.resources.iter().filter_map(|resource| take(self, resource).err()).collect();
+        let mut said: HashMap<&str, usize> = HashMap::new();
+        for name in answer.resources.iter().map(|resource| &resource.name).chain(&answer.removed_resources) {
+            *said.entry(name).or_default() += 1;
+        }
+        let mut faults = Vec::new();
+        for resource in &answer.resources {
+            let name = &*resource.name;
+            let taken = match said.get_mut(name) {
+                Some(1) if name.len() > MAX_NAME => {
+                    Err(Fault::Limit { name: cut(name), what: "characters of a name", limit: MAX_NAME })
+                }
+                Some(1) => take(self, resource),
+                // One fault for each name.
+                Some(times) if *times > 1 => {
+                    let fault = Fault::Duplicate { name: cut(name), times: *times };
+                    *times = 0;
+                    Err(fault)
+                }
+                Some(_) | None => Ok(()),
+            };
+            faults.extend(taken.err());
+        }
         for name in &answer.removed_resources {
-            lose(self, name);
+            if said.get(&**name) == Some(&1) {
+                lose(self, name);
+            }
         }
         faults
+    }
+
+    /// Whether there is room for `weight` more in the place of `before`.
+    fn weigh(&mut self, kind: Kind, before: usize, weight: usize, name: &str) -> Result<(), Fault> {
+        let (held, limit, what) = match kind {
+            Kind::Addresses => {
+                (&mut self.addresses_weight, MAX_ADDRESSES_WEIGHT, "bytes of workloads and services")
+            }
+            Kind::Policies => (&mut self.policies_weight, MAX_POLICIES_WEIGHT, "bytes of policies"),
+        };
+        let next = held.saturating_sub(before) + weight;
+        if next > limit && weight > before {
+            return Err(Fault::Limit { name: name.to_owned(), what, limit });
+        }
+        *held = next;
+        Ok(())
     }
 
     /// Whether an answer has changed anything since the last call; what follows from it is made anew.
@@ -217,4 +299,9 @@ impl Held {
             _ => BTreeMap::new(),
         }
     }
+}
+
+/// As much of a server's word as a line has room for.
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_SHOWN).collect()
 }

@@ -131,7 +131,7 @@ impl Session {
 
     /// Says that `answer` was taken, or what of it was refused.
     pub(super) fn acknowledge(&self, answer: &DeltaDiscoveryResponse, faults: &[Fault]) {
-        let message = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let message = super::shown(faults, "; ");
         let refusal = Refusal { code: Code::InvalidArgument.into(), message: shown(&message) };
         self.say(DeltaDiscoveryRequest {
             type_url: answer.type_url.clone(),

@@ -5,9 +5,19 @@ use std::net::IpAddr;
 use ringmail_policy::WireError;
 use ringmail_xds::{ReadError, Resource, discovery::NamedResource};
 
+use crate::discovery::RefusedResource;
+
 /// Why a resource is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in super::super) enum Fault {
+    /// Nobody knows which of them holds.
+    #[error("{name}: said {times} times in one answer, expected once")]
+    Duplicate {
+        /// The resources' name.
+        name: String,
+        /// How often.
+        times: usize,
+    },
     /// A field does not say what is needed.
     #[error("{name}: {error}")]
     Field {
@@ -25,6 +35,22 @@ pub(in super::super) enum Fault {
         what: &'static str,
         /// How many are held at most.
         limit: usize,
+    },
+    /// It is of another network, whose addresses mean nothing here.
+    #[error("{name}: expected an address of this network, got one of {network:?}")]
+    Network {
+        /// The resource.
+        name: String,
+        /// The other network.
+        network: String,
+    },
+    /// It claims an address at which no other pod can be.
+    #[error("{name}: expected the address of a pod or a service, got {address}")]
+    Nowhere {
+        /// The resource.
+        name: String,
+        /// What it claims.
+        address: IpAddr,
     },
     /// It cannot be read.
     #[error("{name}: {error}")]
@@ -45,6 +71,21 @@ pub(in super::super) enum Fault {
     /// It was not asked for.
     #[error("expected an answer of a type that was asked for, got {0:?}")]
     Type(String),
+}
+
+impl Fault {
+    /// Which series it counts in.
+    pub(in super::super) fn reason(&self) -> RefusedResource {
+        match self {
+            Self::Duplicate { .. } => RefusedResource::Duplicate,
+            Self::Empty { .. } | Self::Field { .. } => RefusedResource::Field,
+            Self::Limit { .. } => RefusedResource::Limit,
+            Self::Network { .. } => RefusedResource::Network,
+            Self::Nowhere { .. } => RefusedResource::Nowhere,
+            Self::Read { .. } => RefusedResource::Unreadable,
+            Self::Type(_) => RefusedResource::Type,
+        }
+    }
 }
 
 /// What is missing before anything may be decided. `Display` is what an operator reads on a pod that waits.

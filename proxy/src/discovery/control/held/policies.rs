@@ -7,18 +7,20 @@ use ringmail_policy::{Inbound, Outbound, WireError};
 use ringmail_xds::{discovery::NamedResource, ringmail, security::Authorization};
 
 use super::{
-    Held, MAX_POLICIES, Named,
-    fault::{Fault, Incomplete, limit, read},
+    Held, Kind, MAX_POLICIES, Named,
+    fault::{Fault, Incomplete, limit},
 };
 
 impl Held {
     pub(super) fn take_inbound(&mut self, resource: &NamedResource) -> Result<(), Fault> {
-        let message: ringmail::Inbound = read(resource)?;
+        let named = Named::<ringmail::Inbound>::read(resource)?;
         let field = |error| Fault::Field { name: resource.name.clone(), error };
-        ranges(&message).map_err(field)?;
+        ranges(&named.message).map_err(field)?;
         // Judged now, so that a message that makes no decisions is refused before it takes another's place.
-        Inbound::from_wire(&message, []).map_err(field)?;
-        self.inbound = Some(Named { message, resource: resource.clone() });
+        Inbound::from_wire(&named.message, []).map_err(field)?;
+        let before = self.inbound.as_ref().map_or(0, |known| known.weight);
+        self.weigh(Kind::Policies, before, named.weight, &resource.name)?;
+        self.inbound = Some(named);
         self.inbound_changed = true;
         Ok(())
     }
@@ -27,19 +29,22 @@ impl Held {
     pub(super) fn lose_inbound(&mut self, _name: &str) {}
 
     pub(super) fn take_policy(&mut self, resource: &NamedResource) -> Result<(), Fault> {
-        let message: Authorization = read(resource)?;
+        let named = Named::<Authorization>::read(resource)?;
         if self.policies.len() >= MAX_POLICIES && !self.policies.contains_key(&resource.name) {
             return Err(limit(resource, "policies", MAX_POLICIES));
         }
-        let judged = Inbound::from_wire(&ringmail::Inbound::permissive(), [&message]);
+        let judged = Inbound::from_wire(&ringmail::Inbound::permissive(), [&named.message]);
         judged.map_err(|error| Fault::Field { name: resource.name.clone(), error })?;
-        self.policies.insert(resource.name.clone(), Named { message, resource: resource.clone() });
+        let before = self.policies.get(&resource.name).map_or(0, |known| known.weight);
+        self.weigh(Kind::Policies, before, named.weight, &resource.name)?;
+        self.policies.insert(resource.name.clone(), named);
         self.inbound_changed = true;
         Ok(())
     }
 
     pub(super) fn lose_policy(&mut self, name: &str) {
-        self.policies.remove(name);
+        let known = self.policies.remove(name);
+        self.policies_weight -= known.map_or(0, |known| known.weight);
         self.inbound_changed = true;
     }
 

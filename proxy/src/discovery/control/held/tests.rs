@@ -1,3 +1,5 @@
+mod lies;
+
 use std::{net::SocketAddr, time::Instant};
 
 use ringmail_policy::{Mode, Route};

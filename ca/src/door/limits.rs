@@ -6,11 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ConnectionEnd;
 
-/// Counts connections by source. An IPv6 source is its /64, the least that a single host is given.
+/// What counts as one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An address: where pods of a node share a /64.
+    Address,
+    /// An IPv4 address or an IPv6 /64, the least that a single host is given.
+    Network,
+}
+
+/// Counts connections by source.
 #[derive(Debug)]
 pub struct ConnectionLimits {
     total: usize,
     per_source: usize,
+    source: Source,
     held: Mutex<Held>,
 }
 
@@ -22,19 +32,19 @@ struct Held {
 
 /// One connection's place; dropping it frees the place.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(super) struct Place {
     limits: Arc<ConnectionLimits>,
     source: IpAddr,
 }
 
 impl ConnectionLimits {
     /// At most `total` connections, of them `per_source` from one source.
-    pub fn new(total: usize, per_source: usize) -> Self {
-        Self { total, per_source, held: Mutex::default() }
+    pub fn new(total: usize, per_source: usize, source: Source) -> Self {
+        Self { total, per_source, source, held: Mutex::default() }
     }
 
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, ConnectionEnd> {
-        let source = source(address);
+        let source = self.source.of(address);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let from_source = held.by_source.get(&source).copied().unwrap_or_default();
         if held.total >= self.total {
@@ -62,11 +72,14 @@ impl Drop for Place {
     }
 }
 
-fn source(address: IpAddr) -> IpAddr {
-    const NETWORK: u128 = !0 << 64;
-    match address.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & NETWORK).into()),
+impl Source {
+    /// An IPv4 caller of a socket for both families is the same caller.
+    fn of(self, address: IpAddr) -> IpAddr {
+        const NETWORK: u128 = !0 << 64;
+        match (self, address.to_canonical()) {
+            (Self::Network, IpAddr::V6(v6)) => IpAddr::V6((u128::from(v6) & NETWORK).into()),
+            (Self::Address | Self::Network, address) => address,
+        }
     }
 }
 
@@ -80,7 +93,7 @@ mod tests {
 
     #[test]
     fn one_source_is_bounded_and_does_not_take_the_others_places() {
-        let limits = Arc::new(ConnectionLimits::new(3, 2));
+        let limits = Arc::new(ConnectionLimits::new(3, 2, Source::Network));
         let mut places: Vec<_> = (0..2).map(|_| limits.take(ip("10.0.0.1")).unwrap()).collect();
         assert_eq!(limits.take(ip("10.0.0.1")).unwrap_err(), ConnectionEnd::LimitSource);
         assert_eq!(limits.take(ip("::ffff:10.0.0.1")).unwrap_err(), ConnectionEnd::LimitSource);
@@ -92,10 +105,13 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_host_counts_as_its_network() {
-        let limits = Arc::new(ConnectionLimits::new(9, 1));
+    fn an_ipv6_host_counts_as_its_network_or_as_its_address() {
+        let limits = Arc::new(ConnectionLimits::new(9, 1, Source::Network));
         let _held = limits.take(ip("2001:db8::1")).unwrap();
         assert_eq!(limits.take(ip("2001:db8::2")).unwrap_err(), ConnectionEnd::LimitSource);
         assert!(limits.take(ip("2001:db8:0:1::1")).is_ok());
+        let limits = Arc::new(ConnectionLimits::new(9, 1, Source::Address));
+        let _held = (limits.take(ip("2001:db8::1")).unwrap(), limits.take(ip("2001:db8::2")).unwrap());
+        assert_eq!(limits.take(ip("2001:db8::2")).unwrap_err(), ConnectionEnd::LimitSource);
     }
 }
