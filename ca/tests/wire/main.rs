@@ -15,6 +15,7 @@ mod kube_root;
 mod kube_rotation;
 mod kube_tokens;
 mod lifecycle;
+mod log_storm;
 mod reference_page;
 mod refusals;
 mod rotation;

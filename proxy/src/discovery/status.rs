@@ -21,6 +21,7 @@ pub struct DiscoveryError {
 struct Book {
     last_error: Option<DiscoveryError>,
     rejected: u64,
+    stale: bool,
     applied: u64,
     reports: Vec<Report>,
     link: Link,
@@ -70,6 +71,11 @@ impl Status {
         self.book().rejected
     }
 
+    /// Whether what was said last was refused and the last good set stays.
+    pub fn is_stale(&self) -> bool {
+        self.book().stale
+    }
+
     /// How many snapshots were applied: the version of the one in force.
     pub fn applied(&self) -> u64 {
         self.book().applied
@@ -110,6 +116,7 @@ impl Status {
     pub(crate) fn apply(&self, version: u64, reports: Vec<Report>) {
         let mut book = self.book();
         book.last_error = None;
+        book.stale = false;
         book.applied = version;
         book.reports = reports;
     }
@@ -117,11 +124,14 @@ impl Status {
     pub(crate) fn reject(&self, text: String) {
         let mut book = self.book();
         book.rejected += 1;
+        book.stale = true;
         book.last_error = Some(DiscoveryError { text, at: SystemTime::now() });
     }
 
     pub(crate) fn restored(&self) {
-        self.book().last_error = None;
+        let mut book = self.book();
+        book.last_error = None;
+        book.stale = false;
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {

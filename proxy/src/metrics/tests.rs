@@ -42,6 +42,7 @@ fn filled() -> TestState {
     outside.close(Reason::RemoteReset, None);
     let now = std::time::SystemTime::now();
     test.state.identity_status.succeeded(now, None);
+    test.state.discovery_status.link_up();
     test
 }
 
