@@ -169,7 +169,7 @@ fn all_fire(scene: &Scene, prometheus: &Prometheus, mut expected: Expected) -> D
 }
 
 #[test]
-fn each_alert_fires_within_a_minute_of_its_fault_and_none_before() {
+fn each_alert_fires_within_a_minute_of_its_real_fault_and_none_before() {
     let scene = Scene::make();
     let (network, files) = (&scene.network, &scene.files);
     let settings = CaSettings { flags: vec!["--ttl", TTL], ..CaSettings::default() };
@@ -191,7 +191,7 @@ fn each_alert_fires_within_a_minute_of_its_fault_and_none_before() {
     // The long run has an hour, in which the CA is restarted and a policy changes.
     let normal = if nightly() { NORMAL_HOUR } else { NORMAL };
     let began = Instant::now();
-    let mut quarters = 0;
+    let mut quarters: u32 = 0;
     let rounds = talk(&scene, normal, || {
         if nightly() && began.elapsed() > (quarters + 1) * NORMAL_HOUR / 4 {
             quarters += 1;
