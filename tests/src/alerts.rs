@@ -164,7 +164,7 @@ mod tests {
         let known: BTreeSet<&str> = known.split(|letter| !is_name(letter)).collect();
         let rules = rules().unwrap();
         let expressions = rules.groups.iter().flat_map(|group| &group.rules).map(|rule| &rule.expr);
-        let mut metrics = 0;
+        let mut metrics: usize = 0;
         for expression in expressions {
             let words = expression.split(|letter| !is_name(letter));
             for word in words.filter(|word| word.starts_with("ringmail_") || word.starts_with("control_")) {
@@ -172,6 +172,7 @@ mod tests {
                 metrics += 1;
             }
         }
-        assert!(metrics >= rules.groups.iter().map(|group| group.rules.len()).sum());
+        let rules: usize = rules.groups.iter().map(|group| group.rules.len()).sum();
+        assert!(metrics >= rules, "{metrics}");
     }
 }
