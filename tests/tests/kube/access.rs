@@ -121,8 +121,9 @@ fn confined(place: &Place<'_>) {
     }
     shown!("S1", "capabilities of the sidecar, from inside a running pod", 0, "no bit in any of five sets");
     shown!("S1", "NoNewPrivs, seccomp mode, user of the sidecar", "1, 2, 1337", "exactly");
-    let root = sidecar("awk '$2 == \"/\" { print $4 }' /proc/1/mounts").unwrap();
-    assert!(root.trim().split(',').any(|option| option == "ro"), "{root}");
+    let root = sidecar("grep ' / ' /proc/self/mounts").unwrap();
+    let options = root.split_whitespace().nth(3).unwrap_or_default();
+    assert!(options.split(',').any(|option| option == "ro"), "{root}");
     assert!(sidecar("touch /usr/local/bin/written").is_err(), "the root is writable");
     shown!("S1", "root of the sidecar", "ro", "mounted read-only, a write fails");
     // A shell beside the proxy, of the same user.
