@@ -18,6 +18,6 @@ use nix::{
 /// What the kernel reports; a program that cannot keep its secrets must not start.
 pub fn keep_private() -> Result<(), Errno> {
     prctl::set_dumpable(false)?;
-    // The kernel's own handler of dumps heeds no limit but this one, and not in every version the other.
+    // The second lock of the two: whoever makes itself dumpable again still leaves no file.
     setrlimit(Resource::RLIMIT_CORE, 0, 0)
 }
