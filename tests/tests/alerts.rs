@@ -26,7 +26,7 @@ use ringmail_lab::{
 use ringmail_tests::{
     alerts, nightly,
     prometheus::{Firing, Prometheus, Target, promtool},
-    roots::Root,
+    roots::{Root, trust},
     streams::{OWN_PORT, listen},
     world::{STRICT, scenario_folder},
 };
@@ -81,8 +81,9 @@ impl Scene {
 
     /// A CA whose root is valid for a day more.
     fn old_ca(&self) -> Ca {
-        Root::expiring_in("old root", Duration::from_secs(86_400)).unwrap().mount(&self.old_files).unwrap();
-        std::fs::write(self.old_files.extra_roots(), "").unwrap();
+        let root = Root::expiring_in("old root", Duration::from_secs(86_400)).unwrap();
+        root.mount(&self.old_files).unwrap();
+        trust(&self.old_files, &[&root]).unwrap();
         let settings = CaSettings { key: SigningKey::Mounted, flags: vec!["--ttl", TTL] };
         Ca::start(&self.network, "ca-old", &self.old_files, &settings, &self.folder).unwrap()
     }

@@ -24,7 +24,7 @@ use ringmail_lab::{
     wire,
 };
 use ringmail_tests::{
-    roots::Root,
+    roots::{Root, trust},
     streams::{OWN_PORT, listen},
     world::{STRICT, scenario_folder},
 };
@@ -135,7 +135,7 @@ fn no_secret_is_in_a_log_a_page_or_a_file_and_no_other_process_reads_the_memory(
     let scene = Scene { files, network, folder };
     let root = Root::new("planted root").unwrap();
     root.mount(&scene.files).unwrap();
-    write(&scene.files.extra_roots(), "");
+    trust(&scene.files, &[&root]).unwrap();
     let settings =
         CaSettings { key: SigningKey::Mounted, flags: vec!["--ttl", "30s", "--log-level", "trace"] };
     let ca = Ca::start(&scene.network, "ca", &scene.files, &settings, &scene.folder).unwrap();
