@@ -41,6 +41,9 @@ const VARIABLE: &str = "planted-7f3a95-variable";
 /// For a page and for a fault to be noticed: files are looked at every second.
 const SOON: Duration = Duration::from_secs(20);
 
+/// What a sidecar says of files that it cannot use.
+const NOT_APPLIED: &str = "credentials in files not applied";
+
 /// What must be found nowhere: a name for it, and the text.
 type Planted = Vec<(&'static str, String)>;
 
@@ -175,10 +178,10 @@ fn no_secret_is_in_a_log_a_page_or_a_file_and_no_other_process_reads_the_memory(
         pem.replace("PRIVATE KEY", "CERTIFICATE"),
         pem[40..].to_owned(),
     ] {
-        let before = filed.log_text().matches("leaf.key").count();
+        let before = filed.log_text().matches(NOT_APPLIED).count();
         scene.file("leaf.key", &text);
         wait_until(SOON, "the broken key is noticed", || {
-            Ok((filed.log_text().matches("leaf.key").count() > before).then_some(()))
+            Ok((filed.log_text().matches(NOT_APPLIED).count() > before).then_some(()))
         })
         .unwrap_or_else(|error| panic!("{error:#}: {}", filed.log_text()));
     }
