@@ -9,7 +9,7 @@
 #   --base IMAGE             builds on this Debian instead of docker.io/library/debian:12-slim
 #   --distroless-base IMAGE  builds on this instead of gcr.io/distroless/base-nossl-debian12
 #   --java-base IMAGE        builds on this instead of docker.io/library/eclipse-temurin:17-jre
-# Prints the path of each archive.
+# Prints the path of each archive. Beside the archive of a program is its bill of materials, <image>.cdx.json.
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 source scripts/image-builder.sh
@@ -122,6 +122,9 @@ build_one() {
         save_image "$name" "$archive"
         echo "$hash" >"$archive.content"
     fi
+    case $image in
+    proxy | init | ca | control) scripts/sbom.sh "ringmail-$image" >"$out/$image.cdx.json" ;;
+    esac
     rm -rf "$context"
     realpath "$archive"
 }

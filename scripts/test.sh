@@ -103,6 +103,15 @@ unwanted_crates() {
     echo "neither openssl nor ring in the tree"
 }
 
+# What each program is made of, as its images ship it.
+bills_of_materials() {
+    local program
+    for program in ringmail ringmail-{proxy,ca,init,control}; do
+        scripts/sbom.sh "$program" >"target/$program.cdx.json" || return 1
+        echo "$program is made of $(grep -c '"purl"' "target/$program.cdx.json") crates, each with version and licence"
+    done
+}
+
 # Each command says by itself that it failed: a step that is counted does not end at the first error.
 release_binary() {
     local binary=target/release/ringmail-proxy bytes
@@ -166,7 +175,7 @@ differential() {
 
 # Scenarios that measure run alone. Those that mostly wait (for a certificate, a failure detection, a stopped reader) run
 # beside each other, and take a third of the time.
-readonly THAT_WAIT=(rotation sidecar_faults streams)
+readonly THAT_WAIT=(alerts rotation secrets sidecar_faults streams)
 readonly AT_ONCE=3
 
 scenarios() {
@@ -221,6 +230,7 @@ case $SUITE in
 test | nightly)
     build_cluster_meanwhile
     step "crates that may be used" unwanted_crates
+    step "bills of materials" bills_of_materials
     step "format" cargo fmt --all --check
     step "lints" cargo clippy --locked --workspace --all-targets -- -D warnings
     build
@@ -232,6 +242,8 @@ test | nightly)
     if [[ $SUITE == nightly ]]; then
         step "fuzzing, an hour for each target" scripts/fuzz.sh "$NIGHTLY_FUZZ_SECONDS"
         step "planted faults are found" scripts/fuzz-planted.sh
+        step "licences, sources and versions" scripts/deny.sh
+        step "the same programs from two folders" scripts/reproducible.sh
         step "both record layers, an hour of the same bytes" differential "$NIGHTLY_FUZZ_SECONDS"
     else
         # Built now: the scenarios' own builds would wait for it.

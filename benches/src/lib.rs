@@ -14,6 +14,8 @@
 //! - `folders`: what of a machine is left out of results.
 //! - `report`: the page, its plots, and the table in README.
 
+#![forbid(unsafe_code)]
+
 pub mod candidates;
 pub mod cost;
 pub mod crowd;

@@ -1,5 +1,7 @@
 //! `ringmail-bench`: measures, and makes the report of what was measured.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use anyhow::Result;

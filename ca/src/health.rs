@@ -119,6 +119,7 @@ impl Health {
                 serving: serving.certificate.not_after(),
             }
         });
+        self.metrics.ready(self.fault(now).is_none());
         match self.metrics.render(expiries, now) {
             Ok(text) => (StatusCode::OK, text),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),

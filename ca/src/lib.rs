@@ -6,6 +6,8 @@
 //! roots), [`cluster`] (what lives in the Kubernetes API), `start` (in which order things begin), `upkeep`
 //! and `followed` (what changes while running), [`metrics`], `health`, [`config`].
 
+#![forbid(unsafe_code)]
+
 pub mod attest;
 pub mod audit;
 pub mod authority;

@@ -1,5 +1,7 @@
 //! `ringmail-ca`: reads the settings, starts the log, serves until told to end.
 
+#![forbid(unsafe_code)]
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
@@ -7,10 +9,11 @@ use anyhow::Context;
 use ringmail_ca::audit;
 use ringmail_ca::cluster::rotation::{self, CommandError};
 use ringmail_ca::config::{self, LogFormat, Settings};
+use ringmail_process::{log, memory};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::{
-    Layer as _, Registry, filter::LevelFilter, filter::Targets, fmt, layer::SubscriberExt as _,
+    Layer as _, filter::LevelFilter, filter::Targets, fmt, layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
 };
 
@@ -18,6 +21,10 @@ use tracing_subscriber::{
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
+    if let Err(error) = memory::keep_private() {
+        eprintln!("memory cannot be kept private: {error}");
+        return ExitCode::FAILURE;
+    }
     let mut arguments = std::env::args_os();
     if arguments.nth(1).is_some_and(|name| name == "rotate-root") {
         return rotate_root();
@@ -43,13 +50,15 @@ fn main() -> ExitCode {
     for warning in collected.warnings() {
         tracing::warn!("{warning}");
     }
-    match serve(settings) {
+    let code = match serve(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
-    }
+    };
+    log::tell_rest();
+    code
 }
 
 /// The text goes to whoever called, so there is no log.
@@ -91,20 +100,22 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
     })
 }
 
-/// The audit lines pass whatever the level is.
+/// The audit lines pass whatever the level is, and those of issued certificates whatever the pace is.
 fn start_log(settings: &Settings) {
     // The settings have been checked: what cannot be parsed here does not arrive.
     let chosen: Targets = settings.log_level.parse().unwrap_or_default();
     let filter = chosen
         .with_target(audit::TARGET, tracing::Level::INFO)
+        .with_target(log::TARGET, tracing::Level::WARN)
         // They repeat what is reported here anyway, and write answers that they cannot read, with the tokens
         // and keys in them.
         .with_target("kube_client", LevelFilter::OFF)
         .with_target("kube_runtime", LevelFilter::OFF);
-    let lines = fmt::layer::<Registry>();
+    let pacing = log::Pacing::default().with_records(audit::is_record);
+    let lines = fmt::layer();
     let lines = match settings.log_format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Text => lines.with_ansi(false).boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    tracing_subscriber::registry().with(filter).with(pacing).with(lines).init();
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
+use ringmail_process::log;
+
 use crate::audit::Reason;
 use crate::door::DoorMetrics;
 
@@ -30,6 +32,8 @@ pub struct Metrics {
     citadel_requests: IntCounter,
     citadel_issued: IntCounter,
     citadel_root_expiry: Gauge,
+    log_left_out: IntCounter,
+    ready: IntGauge,
 }
 
 /// The ends of validity that are shown as gauges.
@@ -96,6 +100,15 @@ impl Metrics {
                 "citadel_server_root_cert_expiry_timestamp",
                 "Unix time at which the first root of the bundle expires.",
             )?,
+            log_left_out: counter(
+                &registry,
+                "ringmail_ca_log_left_out_total",
+                "Lines of the log that were summed up beyond ten a second.",
+            )?,
+            ready: registered(
+                &registry,
+                IntGauge::new("ringmail_ca_ready", "1 while certificates can be issued, else 0.")?,
+            )?,
             registry,
         };
         metrics.show_zeros();
@@ -140,6 +153,10 @@ impl Metrics {
         self.bundle_writes.with_label_values(&[result]).inc();
     }
 
+    pub(crate) fn ready(&self, is_ready: bool) {
+        self.ready.set(i64::from(is_ready));
+    }
+
     /// The text format, with the expiry gauges as of `now`; a CA that still starts has none.
     pub(crate) fn render(
         &self,
@@ -152,6 +169,7 @@ impl Metrics {
             self.serving_expiry_seconds.set(seconds_until(expiries.serving, now));
             self.citadel_root_expiry.set(seconds_until(expiries.root, UNIX_EPOCH).round());
         }
+        self.log_left_out.inc_by(log::left_out().saturating_sub(self.log_left_out.get()));
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }

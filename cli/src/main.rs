@@ -3,6 +3,8 @@
 //! One file per subcommand. `certs` and `connections` ask a proxy's admin endpoint, `describe` and `explain` decide from the
 //! objects of a cluster or from a proxy's files, `inject` changes manifests, `demo` shows a real ring. The exit code is part of the answer: see [`Answer`].
 
+#![forbid(unsafe_code)]
+
 mod admin;
 mod certs;
 mod cluster;

@@ -11,7 +11,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use prometheus::{Registry, TextEncoder};
+use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
+use ringmail_process::log;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -29,14 +30,27 @@ pub type Missing = Box<dyn Fn() -> Option<String> + Send + Sync>;
 pub struct Health {
     /// All series of the process.
     registry: Registry,
+    log_left_out: IntCounter,
+    ready: IntGauge,
     /// Every part that has to be ready.
     parts: Vec<Missing>,
 }
 
 impl Health {
     /// Pages about the series of `registry` and the readiness of `parts`.
-    pub fn new(registry: Registry, parts: Vec<Missing>) -> Self {
-        Self { registry, parts }
+    ///
+    /// # Errors
+    /// Where a series of the process itself is in the registry already.
+    pub fn new(registry: Registry, parts: Vec<Missing>) -> Result<Self, prometheus::Error> {
+        let log_left_out = IntCounter::new(
+            "ringmail_control_log_left_out_total",
+            "Lines of the log that were summed up beyond ten a second.",
+        )?;
+        let ready =
+            IntGauge::new("ringmail_control_ready", "1 while pods are injected and proxies told, else 0.")?;
+        registry.register(Box::new(log_left_out.clone()))?;
+        registry.register(Box::new(ready.clone()))?;
+        Ok(Self { registry, log_left_out, ready, parts })
     }
 
     /// Serves for as long as it is polled.
@@ -69,17 +83,23 @@ impl Health {
         }
     }
 
+    fn missing(&self) -> Vec<String> {
+        self.parts.iter().filter_map(|missing| missing()).collect()
+    }
+
     fn page(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         let (status, text) = match path {
             _ if method != Method::GET => (StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned()),
             "/metrics" | "/stats/prometheus" => {
+                self.ready.set(i64::from(self.missing().is_empty()));
+                self.log_left_out.inc_by(log::left_out().saturating_sub(self.log_left_out.get()));
                 match TextEncoder::new().encode_to_string(&self.registry.gather()) {
                     Ok(text) => (StatusCode::OK, text),
                     Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
                 }
             }
             "/healthz/ready" => {
-                let missing: Vec<String> = self.parts.iter().filter_map(|missing| missing()).collect();
+                let missing = self.missing();
                 if missing.is_empty() {
                     (StatusCode::OK, "ready\n".to_owned())
                 } else {
@@ -110,7 +130,8 @@ mod tests {
             let missing = Arc::clone(&missing);
             Box::new(move || missing.load(Ordering::Relaxed).then(|| name.to_owned()))
         };
-        let health = Health::new(Registry::new(), vec![part("no registration"), part("no pods yet")]);
+        let health =
+            Health::new(Registry::new(), vec![part("no registration"), part("no pods yet")]).unwrap();
         let response = health.page(&Method::GET, "/healthz/ready");
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(

@@ -1,5 +1,7 @@
 //! `ringmail-control`: reads the settings, starts the log, serves until told to end.
 
+#![forbid(unsafe_code)]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,10 +13,14 @@ use ringmail_control::discovery::{self, DiscoveryConfig, Prepared};
 use ringmail_control::health::Health;
 use ringmail_control::inject::InjectConfig;
 use ringmail_control::webhook::{Metrics, Settings, Webhook};
+use ringmail_process::{log, memory};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// EX_USAGE of sysexits.
 const USAGE: u8 = 64;
@@ -58,6 +64,10 @@ struct Jobs {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = memory::keep_private() {
+        eprintln!("ringmail-control: memory cannot be kept private: {error}");
+        return ExitCode::FAILURE;
+    }
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
         Err(error) => {
@@ -65,7 +75,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
+    start_log();
     let jobs = match jobs(&line) {
         Ok(jobs) => jobs,
         Err(error) => {
@@ -73,13 +83,20 @@ fn main() -> ExitCode {
             return USAGE.into();
         }
     };
-    match serve(&line, jobs) {
+    let code = match serve(&line, jobs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
-    }
+    };
+    log::tell_rest();
+    code
+}
+
+fn start_log() {
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(LevelFilter::INFO).with(log::Pacing::default()).with(lines).init();
 }
 
 fn jobs(line: &CommandLine) -> anyhow::Result<Jobs> {
@@ -120,7 +137,8 @@ fn serve(line: &CommandLine, jobs: Jobs) -> anyhow::Result<()> {
             Prepared::new(jobs.discovery, client, &registry, ending.clone()).await.context("discovery")?;
 
         let pages = TcpListener::bind(line.metrics_listen).await.context("the metrics' address")?;
-        let health = Health::new(registry, vec![webhook.missing(), discovery.missing()]);
+        let health =
+            Health::new(registry, vec![webhook.missing(), discovery.missing()]).context("metrics")?;
         tokio::spawn(health.run(pages));
         // Neither job without the other: a pod that is injected and never told anything would wait for ever.
         tokio::try_join!(

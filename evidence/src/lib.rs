@@ -4,6 +4,8 @@
 //! told: no figure of that page is typed in. What is told is kept in one small file for each figure, because tests run in many
 //! processes at once.
 
+#![forbid(unsafe_code)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,5 +1,7 @@
 //! Makes `docs/reliability.md` of what tests have told.
 
+#![forbid(unsafe_code)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -7,6 +7,8 @@
 //! PEM comes in as bytes. The errors say which block is at fault and why; the file's name is known to
 //! the caller alone, who puts it in front.
 
+#![forbid(unsafe_code)]
+
 mod bundle;
 mod grammar;
 mod key_algorithm;

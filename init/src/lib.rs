@@ -6,6 +6,8 @@
 //! holds, [`apply`] closes the difference in one atomic restore, and [`verify`] proves the result. [`run`]
 //! tells that story once per IP family and chooses the exit code.
 
+#![forbid(unsafe_code)]
+
 pub mod apply;
 pub mod backend;
 pub mod config;

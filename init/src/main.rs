@@ -1,5 +1,7 @@
 //! The init container of a pod: hands its arguments and environment to [`ringmail_init::run`].
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use ringmail_init::config::{self, Parsed};

@@ -83,6 +83,11 @@ impl Ca {
         Ok(ca)
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
     /// Where sidecars reach it.
     pub fn address(&self) -> SocketAddr {
         self.address

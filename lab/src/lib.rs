@@ -5,6 +5,8 @@
 //! between the pods is captured on the bridge and judged byte by byte. Everything here is synchronous, needs root, and takes
 //! itself away when it is dropped.
 
+#![forbid(unsafe_code)]
+
 pub mod ca;
 pub mod http;
 pub mod ignite;

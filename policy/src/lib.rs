@@ -8,6 +8,8 @@
 //!
 //! A resource that cannot be honoured in full is refused or reported, never half-applied silently.
 
+#![forbid(unsafe_code)]
+
 mod about;
 mod authorization;
 mod destination;

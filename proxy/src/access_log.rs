@@ -1,7 +1,9 @@
 //! One line per connection, on stdout.
 //!
 //! A worker must never wait for whoever reads stdout: lines go through a queue that drops and counts what
-//! stdout does not take. Which fields a line has, and how they are written, is in `line` alone.
+//! stdout does not take. Connections that ended in order have a line each, however many they are. Of those that
+//! failed a storm has few, and a line that sums up the others by direction and reason. Which fields a line has, and how
+//! they are written, is in `line` alone.
 
 mod line;
 
@@ -9,6 +11,7 @@ mod line;
 mod tests;
 
 use std::{
+    fmt,
     io::{self, Write},
     sync::{
         Arc, Mutex, PoisonError,
@@ -17,11 +20,13 @@ use std::{
     time::Duration,
 };
 
+use ringmail_process::pace::{LeftOut, Pace, Paced};
+
 use crate::{
     config::AccessLogFormat,
     line_queue::{LineQueue, Room},
     reason::Reason,
-    record::Live,
+    record::{Direction, Live},
 };
 use line::Line;
 
@@ -39,6 +44,27 @@ pub struct AccessLog {
 
 #[derive(Debug)]
 struct Shared {
+    out: Arc<Out>,
+    /// Of the lines of connections that failed. Without it, all are written.
+    faults: Option<Arc<Paced<Fault>>>,
+}
+
+/// What tells connections that failed apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Fault {
+    direction: Direction,
+    reason: Reason,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.direction.as_str(), self.reason.as_str())
+    }
+}
+
+/// The way to whoever reads.
+#[derive(Debug)]
+struct Out {
     format: AtomicU8,
     sink: Sink,
 }
@@ -76,8 +102,8 @@ impl AccessLog {
     /// A log in text whose lines are kept in memory, without bound: for tests and short tools.
     pub fn collecting() -> (Self, Lines) {
         let lines = Lines::default();
-        let log = Self::with_sink(AccessLogFormat::Text, Sink::Collected(lines.clone()));
-        (log, lines)
+        let out = Out::new(AccessLogFormat::Text, Sink::Collected(lines.clone()));
+        (Self { shared: Arc::new(Shared { out: Arc::new(out), faults: None }) }, lines)
     }
 
     fn to_writer(
@@ -89,28 +115,28 @@ impl AccessLog {
         let queue = LineQueue::start("access-log", out, room, |lines| {
             tracing::warn!(lines, "lines of the access log were dropped: stdout is read too slowly");
         })?;
-        Ok(Self::with_sink(format, Sink::Queue(queue)))
-    }
-
-    fn with_sink(format: AccessLogFormat, sink: Sink) -> Self {
-        Self { shared: Arc::new(Shared { format: AtomicU8::new(format_code(format)), sink }) }
+        let out = Arc::new(Out::new(format, Sink::Queue(queue)));
+        let told_to = Arc::clone(&out);
+        let faults =
+            Paced::new(Pace::default(), move |sum: &LeftOut<Fault>| told_to.write(|| Line::left_out(sum)));
+        Ok(Self { shared: Arc::new(Shared { out, faults: Some(faults) }) })
     }
 
     /// Changes the format of every line from now on.
     pub fn set_format(&self, format: AccessLogFormat) {
-        self.shared.format.store(format_code(format), Ordering::Relaxed);
+        self.shared.out.format.store(format_code(format), Ordering::Relaxed);
     }
 
     /// Writes the line of a connection that is closed now. Never waits.
     pub fn write(&self, live: &Live, reason: Reason, error: Option<&str>) {
-        let line = match self.format() {
-            AccessLogFormat::Json => Line::new(live, reason, error).json(),
-            AccessLogFormat::Off => return,
-            AccessLogFormat::Text => Line::new(live, reason, error).text(),
-        };
-        match &self.shared.sink {
-            Sink::Collected(lines) => lines.push(line),
-            Sink::Queue(queue) => queue.push(line + "\n"),
+        let Shared { out, faults } = &*self.shared;
+        if out.format() == AccessLogFormat::Off {
+            return;
+        }
+        let fault = Fault { direction: live.direction, reason };
+        match faults {
+            Some(faults) if reason.is_fault() && !faults.admits(&fault) => {}
+            Some(_) | None => out.write(|| Line::new(live, reason, error)),
         }
     }
 
@@ -118,7 +144,10 @@ impl AccessLog {
     /// before the process ends.
     #[must_use]
     pub fn flush(&self, deadline: Duration) -> bool {
-        match &self.shared.sink {
+        if let Some(faults) = &self.shared.faults {
+            faults.tell_rest();
+        }
+        match &self.shared.out.sink {
             Sink::Collected(_) => true,
             Sink::Queue(queue) => queue.flush(deadline),
         }
@@ -126,14 +155,37 @@ impl AccessLog {
 
     /// Lines that were dropped because stdout was too slow or closed.
     pub fn dropped(&self) -> u64 {
-        match &self.shared.sink {
+        match &self.shared.out.sink {
             Sink::Collected(_) => 0,
             Sink::Queue(queue) => queue.dropped(),
         }
     }
 
+    /// Lines of connections that failed that were summed up instead of written.
+    pub fn left_out(&self) -> u64 {
+        self.shared.faults.as_ref().map_or(0, |faults| faults.left_out())
+    }
+}
+
+impl Out {
+    fn new(format: AccessLogFormat, sink: Sink) -> Self {
+        Self { format: AtomicU8::new(format_code(format)), sink }
+    }
+
+    fn write(&self, line: impl FnOnce() -> Line) {
+        let line = match self.format() {
+            AccessLogFormat::Json => line().json(),
+            AccessLogFormat::Off => return,
+            AccessLogFormat::Text => line().text(),
+        };
+        match &self.sink {
+            Sink::Collected(lines) => lines.push(line),
+            Sink::Queue(queue) => queue.push(line + "\n"),
+        }
+    }
+
     fn format(&self) -> AccessLogFormat {
-        match self.shared.format.load(Ordering::Relaxed) {
+        match self.format.load(Ordering::Relaxed) {
             0 => AccessLogFormat::Text,
             1 => AccessLogFormat::Json,
             _ => AccessLogFormat::Off,

@@ -1,9 +1,13 @@
 //! `ringmail-proxy`: the sidecar. Binds its ports before anything else, then serves them in a data plane
 //! that a small parent process starts again when it crashes.
 
+#![forbid(unsafe_code)]
+
 use std::{ffi::OsString, process::ExitCode, time::Duration};
 
+use anyhow::Context as _;
 use clap::Parser;
+use ringmail_process::memory;
 use ringmail_proxy::{
     config::Cli,
     data_plane::{self, DataPlane, DataPlaneError},
@@ -27,6 +31,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<u8> {
+    memory::keep_private().context("keep the memory private")?;
     if let Some(page) = cli.print_docs {
         print!("{}", page.text());
         return Ok(0);

@@ -4,7 +4,11 @@
 //! value on the admin's `/connections`, so an operator who greps for one finds it in all three. There
 //! is no catch-all: a new way to end must be named here, documented, and then handled everywhere.
 
+mod fault;
+
 use ringmail_identity::PeerReason;
+
+pub use fault::FaultClass;
 
 /// Why a connection ended or was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -234,7 +238,7 @@ mod tests {
         let all: Vec<Reason> = Reason::PLAIN.iter().copied().chain(certificate).collect();
         let words: BTreeSet<&str> = all.iter().map(|reason| reason.as_str()).collect();
         assert_eq!(words.len(), all.len(), "two reasons share a word");
-        assert!(all.iter().all(|reason| !reason.doc().is_empty()));
+        assert!(all.iter().all(|reason| !reason.doc().is_empty() && !reason.advice().is_empty()));
         assert!(words.iter().all(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '_')));
     }
 }

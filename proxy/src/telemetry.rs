@@ -1,8 +1,8 @@
 //! The proxy's own log, on stderr, with a level that changes while it runs.
 //!
 //! An incident must not need a restart, so the filter can be replaced at any time. Nor may whoever reads
-//! stderr hold up the proxy: what it does not take is dropped and counted. Connections are not logged here:
-//! each has its line in the access log.
+//! stderr hold up the proxy: what it does not take is dropped and counted, and a storm is a few lines and a sum.
+//! Connections are not logged here: each has its line in the access log.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use ringmail_process::log::{self, Pacing};
 use tracing::Subscriber;
 use tracing_subscriber::{
     Layer as _, Registry, filter::Targets, layer::SubscriberExt as _, registry::LookupSpan, reload,
@@ -84,6 +85,7 @@ pub fn init(filter: &str, format: LogFormat) -> Result<Telemetry, TelemetryError
 /// Writes `last_words` to stderr and waits a bounded time for them and every line of the log. Call it before the
 /// process ends.
 pub fn end(last_words: Option<&str>) {
+    log::tell_rest();
     let Ok(queue) = stderr() else { return };
     if let Some(words) = last_words {
         queue.push(format!("{words}\n"));
@@ -152,11 +154,17 @@ where
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Text => lines.boxed(),
     };
-    Ok((Telemetry { filter: handle }, tracing_subscriber::registry().with(filter).with(lines)))
+    Ok((
+        Telemetry { filter: handle },
+        tracing_subscriber::registry().with(filter).with(Pacing::default()).with(lines),
+    ))
 }
 
 fn parse(filter: &str) -> Result<Targets, TelemetryError> {
-    filter.parse().map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })
+    let chosen: Targets =
+        filter.parse().map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
+    // Whatever is written, what is left out of it is told.
+    Ok(chosen.with_target(log::TARGET, tracing::Level::WARN))
 }
 
 #[cfg(test)]

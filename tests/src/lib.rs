@@ -6,8 +6,12 @@
 //!
 //! `RINGMAIL_NIGHTLY=1` runs each scenario on both Ignite versions, `RINGMAIL_IGNITE=2.16.0` on that one.
 
+#![forbid(unsafe_code)]
+
+pub mod alerts;
 pub mod intruder;
 pub mod kube;
+pub mod prometheus;
 pub mod roots;
 pub mod said;
 pub mod streams;

@@ -1,10 +1,11 @@
 //! Roots that a CA has mounted, as cert-manager would put them there, so that a scenario can rotate them.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use ringmail_lab::mesh::MeshFiles;
+use time::OffsetDateTime;
 
 /// A self-signed root with its key.
 #[derive(Debug)]
@@ -13,7 +14,17 @@ pub struct Root(CertifiedIssuer<'static, KeyPair>);
 impl Root {
     /// A new one of this name.
     pub fn new(name: &str) -> Result<Self> {
+        Self::of(name, CertificateParams::default())
+    }
+
+    /// A new one that expires so soon.
+    pub fn expiring_in(name: &str, left: Duration) -> Result<Self> {
         let mut params = CertificateParams::default();
+        params.not_after = OffsetDateTime::now_utc() + left;
+        Self::of(name, params)
+    }
+
+    fn of(name: &str, mut params: CertificateParams) -> Result<Self> {
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -25,6 +36,16 @@ impl Root {
         self.0.pem()
     }
 
+    /// Its private key.
+    pub fn key_pem(&self) -> String {
+        self.0.key().serialize_pem()
+    }
+
+    /// A certificate that it signs, for this key.
+    pub fn sign(&self, params: CertificateParams, key: &KeyPair) -> Result<String> {
+        Ok(params.signed_by(key, &self.0)?.pem())
+    }
+
     /// Puts it where the CA has its signing key from, all files at once, as a mounted Secret changes: a link
     /// to a folder is replaced.
     pub fn mount(&self, files: &MeshFiles) -> Result<()> {
@@ -32,9 +53,7 @@ impl Root {
         let generation = format!("..{}", fs::read_dir(&place).map_or(0, Iterator::count));
         let real = place.join(&generation);
         fs::create_dir_all(&real).with_context(|| format!("make {}", real.display()))?;
-        for (name, text) in
-            [("tls.crt", self.pem()), ("tls.key", self.0.key().serialize_pem()), ("ca.crt", self.pem())]
-        {
+        for (name, text) in [("tls.crt", self.pem()), ("tls.key", self.key_pem()), ("ca.crt", self.pem())] {
             fs::write(real.join(name), text)?;
             let link = place.join(name);
             if fs::symlink_metadata(&link).is_err() {

@@ -13,6 +13,8 @@
 //! What a later version may say besides, and what becomes of it here, is in docs/upgrade.md. The feature `next-schema`
 //! makes that later version, for the test that has both side by side.
 
+#![forbid(unsafe_code)]
+
 mod codec;
 pub mod discovery;
 #[cfg(feature = "next-schema")]

@@ -1,7 +1,6 @@
 //! CPU time of the processes in the pods, to the nanosecond and with their ended threads: from each process's own CPU clock.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -42,10 +41,8 @@ impl Processes {
         let mut found = Self { sidecars: Vec::new(), applications: Vec::new() };
         for pod in pods {
             for pid in network.pod(pod)?.namespace().processes()? {
-                let owner =
-                    fs::metadata(format!("/proc/{pid}")).with_context(|| format!("look at process {pid}"))?;
                 let kind =
-                    if owner.uid() == PROXY_UID { &mut found.sidecars } else { &mut found.applications };
+                    if user_of(pid)? == PROXY_UID { &mut found.sidecars } else { &mut found.applications };
                 kind.push(Pid::from_raw(pid));
             }
         }
@@ -62,6 +59,15 @@ impl Processes {
         let sidecars = sum(&self.sidecars)?;
         Ok(Used { all: sidecars + sum(&self.applications)?, sidecars })
     }
+}
+
+/// The real user. The owner of the folder in /proc is root where a process keeps its memory private.
+fn user_of(pid: i32) -> Result<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))
+        .with_context(|| format!("look at process {pid}"))?;
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let user = users.and_then(|users| users.split_whitespace().next());
+    user.with_context(|| format!("process {pid}: no user in its status"))?.parse().context("user")
 }
 
 fn sum(processes: &[Pid]) -> Result<Duration> {

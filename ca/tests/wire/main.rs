@@ -18,6 +18,7 @@ mod kube_rotation;
 mod kube_tokens;
 mod lifecycle;
 mod load;
+mod log_storm;
 mod reference_page;
 mod refusals;
 mod rotation;

@@ -20,10 +20,17 @@ fn settings() -> String {
 }
 
 fn reasons() -> String {
-    let mut table = "| reason | gRPC code | meaning |\n|---|---|---|\n".to_owned();
+    let mut table = "| reason | gRPC code | meaning | what to do |\n|---|---|---|---|\n".to_owned();
     for reason in Reason::ALL {
-        writeln!(table, "| `{}` | {:?} | {} |", reason.as_str(), reason.code(), reason.meaning().trim())
-            .unwrap();
+        writeln!(
+            table,
+            "| `{}` | {:?} | {} | {} |",
+            reason.as_str(),
+            reason.code(),
+            reason.meaning().trim(),
+            reason.advice()
+        )
+        .unwrap();
     }
     table
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use ringmail_evidence::shown;
 use ringmail_init::backend::Backend;
 use ringmail_init::config::{self, Parsed, Settings};
 use ringmail_init::pod::Pod;
@@ -88,6 +89,27 @@ fn without_net_admin_the_capability_is_named() {
             run.text
         );
     }
+}
+
+/// NET_RAW is for iptables-legacy, which asks the kernel by a raw socket; where nf_tables is there, NET_ADMIN is enough.
+#[test]
+fn net_raw_is_needed_by_legacy_alone() {
+    for (backend, code) in [("nft", 0), ("auto", 0), ("legacy", 77)] {
+        let lab = Lab::new();
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-all,+net_admin", "--inh-caps=-all"]);
+        command.args([env!("CARGO_BIN_EXE_ringmail-init"), "--backend", backend]);
+        let run = inside(&lab.pod, || Run::of(&mut command));
+        assert_eq!(run.code, Some(code), "{backend}: {}", run.text);
+        let named = run.text.contains("the container needs the capability NET_RAW");
+        assert_eq!(named, code != 0, "{backend}: {}", run.text);
+    }
+    shown!(
+        "S1",
+        "capabilities that the init container needs with nf_tables, beside NET_ADMIN",
+        0,
+        "none of the others"
+    );
 }
 
 #[test]

@@ -11,9 +11,11 @@ use std::{
 };
 
 use ringmail_identity::SpiffeId;
+use ringmail_process::pace::LeftOut;
 use serde::{Serialize, Serializer};
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
+use super::Fault;
 use crate::{
     reason::Reason,
     record::{Direction, Live},
@@ -71,6 +73,16 @@ impl Line {
         line.optional("peer.serial", live.peer_serial.get().map(String::as_str));
         line.optional("own.serial", live.own_serial.get().map(String::as_str));
         line.optional("error", error);
+        line.optional("advice", reason.is_fault().then(|| reason.advice()));
+        line
+    }
+
+    /// The line of those connections that have none of their own.
+    pub(super) fn left_out(sum: &LeftOut<Fault>) -> Self {
+        let mut line = Self { fields: Vec::with_capacity(3) };
+        line.text_field("time", timestamp(SystemTime::now()));
+        line.number("left_out", sum.lines());
+        line.text_field("reasons", sum.to_string());
         line
     }
 

@@ -62,7 +62,8 @@ fn an_inbound_line_has_every_field_in_its_order() {
              dst.addr=10.0.0.7:47500 dst.identity=spiffe://cluster.local/ns/ignite/sa/own \
              protection=mutual_tls decided_by=\"AuthorizationPolicy ignite/ring rule 0\" \
              bytes_sent=42 bytes_recv=18 duration_ms=1500 handshake_ms=0.812 \
-             peer.serial=0a1b own.serial=0c2d error=\"read: connection reset\""
+             peer.serial=0a1b own.serial=0c2d error=\"read: connection reset\" \
+             advice=\"look at this pod's application: it reset the connection or ended\""
         )
     );
 }
@@ -75,7 +76,7 @@ fn an_outbound_line_names_the_peer_as_destination() {
         " dst.addr=10.0.0.7:47500 dst.workload=ignite-1 dst.namespace=ignite \
          dst.identity=spiffe://cluster.local/ns/ignite/sa/node "
     ));
-    assert!(!text.contains("error="));
+    assert!(!text.contains("error=") && !text.contains("advice="));
 }
 
 #[test]
@@ -86,7 +87,9 @@ fn a_connection_refused_at_once_has_a_line_without_what_is_not_known() {
         line(&record, Reason::NoPolicy, None).text(),
         format!(
             "time=2027-01-15T08:00:00.123Z id={id} direction=inbound reason=no_policy side=local \
-             src.addr=[fd00::8]:4000 protection=undecided bytes_sent=0 bytes_recv=0 duration_ms=1500"
+             src.addr=[fd00::8]:4000 protection=undecided bytes_sent=0 bytes_recv=0 duration_ms=1500 \
+             advice=\"{}\"",
+            Reason::NoPolicy.advice()
         )
     );
 }
@@ -114,7 +117,7 @@ fn nothing_in_a_value_can_start_a_line_or_a_field_or_paint_the_terminal() {
     let text = line(&record, Reason::PolicyDenied, Some(hostile)).text();
     assert_eq!(text.lines().count(), 1);
     assert!(text.chars().all(|c| !c.is_control() && c != '\u{202e}'), "{text}");
-    let error = text.split_once(" error=").unwrap().1;
+    let (error, _) = text.split_once(" error=").unwrap().1.split_once(" advice=").unwrap();
     assert_eq!(error, r#""x\"\nreason=complete \r\u{1b}[31m\u{202e}\u{85} \\\" side=local\t""#);
 }
 

@@ -8,7 +8,10 @@ use super::{
     ENV_PREFIX,
     settings::{Default, SETTINGS, Setting},
 };
-use crate::{metrics::TABLE, reason::Reason};
+use crate::{
+    metrics::TABLE,
+    reason::{FaultClass, Reason},
+};
 
 pub(super) const GENERATED: &str = "<!-- Made from the code; `RINGMAIL_WRITE_DOCS=1 cargo test -p ringmail-proxy pages` writes it anew. -->\n";
 
@@ -103,13 +106,17 @@ pub fn reasons_page() -> String {
         "# Why a connection ended\n\n{GENERATED}\n\
          The word is the field `reason` of the access log, the label `reason` of\n\
          `ringmail_connections_closed_total` and, as `response_flags`, coarser, in Istio's metrics. The side\n\
-         says whom it is about: this pod's `application`, the `peer`, or `local`, this proxy with its settings.\n\n\
-         | Reason | Side | `response_flags` | What it means |\n|---|---|---|---|\n"
+         says whom it is about: this pod's `application`, the `peer`, or `local`, this proxy with its settings. The class is\n\
+         the label `class` of `ringmail_faults_total`, which the [alerts](alerts.md) are made on. What to do is the\n\
+         field `advice` of the line.\n\n\
+         | Reason | Side | Class | `response_flags` | What it means | What to do |\n|---|---|---|---|---|---|\n"
     );
     let certificate = PeerReason::ALL.iter().map(|reason| Reason::Certificate(*reason));
     for reason in Reason::PLAIN.iter().copied().chain(certificate) {
         let (word, side, flags) = (reason.as_str(), reason.side().as_str(), reason.response_flags());
-        let _ = writeln!(page, "| `{word}` | {side} | `{flags}` | {} |", reason.doc());
+        let class = reason.fault_class().map_or("", FaultClass::as_str);
+        let (doc, advice) = (reason.doc(), reason.advice());
+        let _ = writeln!(page, "| `{word}` | {side} | {class} | `{flags}` | {doc} | {advice} |");
     }
     page
 }

@@ -120,6 +120,7 @@ impl FileRenewal {
             reason = reason.as_str(),
             error = text,
             next_try,
+            advice = reason.doc(),
             "credentials in files not applied: the ones held stay in use"
         );
         self.publisher.status().failed(RefreshError { reason, text, at }, next);

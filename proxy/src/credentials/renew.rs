@@ -157,6 +157,7 @@ impl<S: Source> Renewal<S> {
             failures = self.failures,
             old_valid_for = ?left,
             next_try_in = ?pause,
+            advice = reason.doc(),
             "credentials not renewed"
         );
         let error = RefreshError { reason, text, at: now };

@@ -121,10 +121,10 @@ impl Control {
             let lost = self.status.link().is_up();
             self.status.link_down(error.to_string());
             if lost {
-                warn!(%error, lasted = ?began.elapsed(), "discovery: session ended, what is known stays");
+                warn!(%error, lasted = ?began.elapsed(), "discovery: session ended, what is known stays; look at ringmail-control if it does not come back");
                 pause = RETRY_FIRST;
             } else {
-                warn!(%error, retry_in = ?pause, "discovery: no session, what is known stays");
+                warn!(%error, retry_in = ?pause, "discovery: no session, what is known stays; look at ringmail-control and at the way to it");
             }
             let end = Instant::now() + pause.mul_f64(1.0 + RETRY_SPREAD * random());
             self.rest(end).await;

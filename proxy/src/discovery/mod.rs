@@ -22,7 +22,7 @@ use crate::{
 };
 use control::Control;
 use files::Files;
-pub use status::{DiscoveryError, RefusedResource, Status};
+pub use status::{DiscoveryError, Link, RefusedResource, Status};
 
 /// The sending end of discovery.
 pub type SnapshotSender = watch::Sender<Option<Arc<Snapshot>>>;

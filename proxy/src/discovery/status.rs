@@ -66,6 +66,7 @@ impl RefusedResource {
 struct Book {
     last_error: Option<DiscoveryError>,
     rejected: u64,
+    stale: bool,
     applied: u64,
     reports: Vec<Report>,
     refused: [u64; RefusedResource::ALL.len()],
@@ -114,6 +115,11 @@ impl Status {
     /// How many states of the directory were refused.
     pub fn rejected(&self) -> u64 {
         self.book().rejected
+    }
+
+    /// Whether what was said last was refused and the last good set stays.
+    pub fn is_stale(&self) -> bool {
+        self.book().stale
     }
 
     /// How many snapshots were applied: the version of the one in force.
@@ -168,6 +174,7 @@ impl Status {
     pub(crate) fn apply(&self, version: u64, reports: Vec<Report>) {
         let mut book = self.book();
         book.last_error = None;
+        book.stale = false;
         book.applied = version;
         book.reports = reports;
     }
@@ -175,11 +182,14 @@ impl Status {
     pub(crate) fn reject(&self, text: String) {
         let mut book = self.book();
         book.rejected += 1;
+        book.stale = true;
         book.last_error = Some(DiscoveryError { text, at: SystemTime::now() });
     }
 
     pub(crate) fn restored(&self) {
-        self.book().last_error = None;
+        let mut book = self.book();
+        book.last_error = None;
+        book.stale = false;
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {

@@ -10,9 +10,13 @@ use super::{
     families::{Families, Labels, label},
     table,
 };
+use ringmail_process::log;
+
 use crate::{
-    admin::State,
+    admin::{State, readiness},
+    discovery::Link,
     ledger::Page,
+    reason::FaultClass,
     record::{Direction, Protection},
     telemetry,
 };
@@ -29,19 +33,42 @@ pub(super) fn collect(families: &mut Families, state: &State, page: &Page) {
     for (reason, count) in state.discovery_status.refused() {
         families.count(&table::RESOURCES_REFUSED, vec![label("reason", reason.as_str())], count);
     }
+    families.count(&table::POLICY_STALE, Labels::new(), u64::from(state.discovery_status.is_stale()));
+    if let Some(up) = up(&state.discovery_status.link()) {
+        families.count(&table::DISCOVERY_UP, Labels::new(), u64::from(up));
+    }
+    families.count(&table::READY, Labels::new(), u64::from(readiness(state).is_ok()));
     families.count(&table::ACCEPT_PAUSED, Labels::new(), state.limits.paused.load(Ordering::Relaxed));
     families.count(&table::ACCESS_LOG_DROPPED, Labels::new(), state.access_log.dropped());
+    families.count(&table::ACCESS_LOG_LEFT_OUT, Labels::new(), state.access_log.left_out());
+    families.count(&table::LOG_LEFT_OUT, Labels::new(), log::left_out());
     families.count(&table::LOG_DROPPED, Labels::new(), telemetry::dropped());
     families.count(&table::FENCED, Labels::new(), u64::from(state.fence.is_closed()));
     families.count(&table::RESTARTS, Labels::new(), state.restarts);
 }
 
+fn up(link: &Link) -> Option<bool> {
+    match link {
+        Link::Down { .. } => Some(false),
+        Link::None => None,
+        Link::Up { .. } => Some(true),
+    }
+}
+
 fn connections(families: &mut Families, page: &Page) {
+    for direction in [Direction::Inbound, Direction::Outbound] {
+        for class in FaultClass::ALL {
+            families.count(&table::FAULTS, of_class(direction, class), 0);
+        }
+    }
     for (series, totals) in &page.totals {
         let direction = series.direction.as_str();
         for (reason, count) in totals.closed.iter().chain(&totals.failed) {
             let labels = vec![label("direction", direction), label("reason", reason.as_str())];
             families.count(&table::CLOSED, labels, *count);
+            if let Some(class) = reason.fault_class() {
+                families.count(&table::FAULTS, of_class(series.direction, class), *count);
+            }
         }
         if totals.opened > 0 && series.protection != Protection::MutualTls {
             let labels = vec![label("direction", direction), label("reason", series.protection.as_str())];
@@ -60,6 +87,10 @@ fn connections(families: &mut Families, page: &Page) {
         let labels = vec![label("direction", direction.as_str())];
         families.histogram(&table::HANDSHAKE, labels, handshakes.clone());
     }
+}
+
+fn of_class(direction: Direction, class: FaultClass) -> Labels {
+    vec![label("direction", direction.as_str()), label("class", class.as_str())]
 }
 
 fn certificates(families: &mut Families, state: &State) {

@@ -105,7 +105,9 @@ metrics! {
     CERT_EXPIRATION_OLD = Gauge "identity_cert_expiration_timestamp_seconds" &[], "As `control_identity_cert_expiration_timestamp_seconds`, under its older name.";
 
     CLOSED = Counter "ringmail_connections_closed_total" DIRECTION_AND_REASON, "Ends of connections, opened or not, by [reason](reasons.md).";
+    FAULTS = Counter "ringmail_faults_total" &[&["direction", "class"]], "Connections that were refused or failed, by the class of their [reason](reasons.md).";
     OPEN = Gauge "ringmail_connections_open" DIRECTION, "Connections held now, those in the handshake included.";
+    READY = Gauge "ringmail_ready" &[], "1 while connections can be served, else 0: what `/healthz/ready` says.";
     FENCED = Gauge "ringmail_fenced" &[], "1 while nobody may reach the application because it was cut off for too long (docs/fence.md), else 0.";
     HANDSHAKE = Histogram "ringmail_handshake_duration_seconds" DIRECTION, "How long the handshakes of opened connections took.";
     CERTIFICATE_EXPIRY = Gauge "ringmail_certificate_expiry_seconds" &[], "Seconds until the own certificate expires; negative when it has.";
@@ -115,9 +117,13 @@ metrics! {
     POLICY_APPLIED = Counter "ringmail_policy_applied_total" &[], "Sets of policies that were applied.";
     POLICY_REJECTED = Counter "ringmail_policy_rejected_total" &[], "Sets of policies that were invalid: the last good one was kept.";
     RESOURCES_REFUSED = Counter "ringmail_discovery_refused_total" &[&["reason"]], "Resources that discovery sent and that were refused: what was known before stays.";
+    POLICY_STALE = Gauge "ringmail_policy_stale" &[], "1 while what discovery says now cannot be taken and the last good set is kept, else 0.";
+    DISCOVERY_UP = Gauge "ringmail_discovery_up" &[], "1 while there is a session with `ringmail-control`, 0 while there is none. Without a server of discovery left out.";
     ACCEPT_PAUSED = Counter "ringmail_accept_paused_total" &[], "How often accepting paused, at `max_connections` or out of descriptors.";
     PASSTHROUGH = Counter "ringmail_passthrough_connections_total" DIRECTION_AND_REASON, "Connections opened without mutual TLS, and why.";
     ACCESS_LOG_DROPPED = Counter "ringmail_access_log_dropped_total" &[], "Lines of the access log that were dropped because stdout was too slow.";
+    ACCESS_LOG_LEFT_OUT = Counter "ringmail_access_log_left_out_total" &[], "Connections that failed without a line of their own: the access log sums them up beyond ten lines a second.";
+    LOG_LEFT_OUT = Counter "ringmail_log_left_out_total" &[], "Lines of the proxy's own log that were summed up beyond ten a second.";
     LOG_DROPPED = Counter "ringmail_log_dropped_total" &[], "Lines of the proxy's own log that were dropped because stderr was too slow.";
     RESTARTS = Counter "ringmail_data_plane_restarts_total" &[], "How often the data plane was started again after a crash.";
 }

@@ -43,6 +43,7 @@ fn filled() -> TestState {
     let now = std::time::SystemTime::now();
     test.state.identity_status.succeeded(now, None);
     test.state.identity_status.skewed(0.0);
+    test.state.discovery_status.link_up();
     test
 }
 

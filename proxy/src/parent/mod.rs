@@ -112,7 +112,7 @@ impl Parent {
                     if self.stopping || end == End::Exited(0) {
                         return Ok(end.code());
                     }
-                    error!(?end, after = ?started.elapsed(), "data plane died: starting it again");
+                    error!(?end, after = ?started.elapsed(), "data plane died: starting it again; SIGKILL is most often a memory limit, else report it with the lines above");
                 }
                 Err(error) => error!(%error, "data plane cannot be started: trying again"),
             }
