@@ -32,6 +32,12 @@ pub fn ended(sidecar: &Sidecar, pod: &Pod, reason: &str) -> Result<f64> {
     Ok(sum(&metrics(sidecar, pod)?, "ringmail_connections_closed_total", &[&label]))
 }
 
+/// How many connections of a sidecar ended in a direction, for whatever reason.
+pub fn ended_in_all(sidecar: &Sidecar, pod: &Pod, direction: &str) -> Result<f64> {
+    let label = format!("direction=\"{direction}\"");
+    Ok(sum(&metrics(sidecar, pod)?, "ringmail_connections_closed_total", &[&label]))
+}
+
 /// The live connections of a sidecar.
 pub fn connections(sidecar: &Sidecar, pod: &Pod) -> Result<Vec<Value>> {
     let answer = sidecar.admin(pod, "/connections")?;
