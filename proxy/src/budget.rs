@@ -148,7 +148,7 @@ mod tests {
                 assert!(bulk_slabs >= MIN_LENT_BULK && connections > MIN_CONNECTIONS);
             }
         }
-        assert_eq!(in_memory(32 << 20, 1), Budget { connections: 274, bulk_slabs: 15 });
+        assert_eq!(in_memory(32 << 20, 1), Budget { connections: 275, bulk_slabs: 15 });
         assert_eq!(in_memory(0, 1), Budget { connections: MIN_CONNECTIONS, bulk_slabs: MIN_LENT_BULK });
     }
 
@@ -158,7 +158,7 @@ mod tests {
             Budget::within(memory, descriptors, &config(&format!("workers: 1\n{text}"))).connections
         };
         assert_eq!(derived(None, 20_000, ""), 9_930);
-        assert_eq!(derived(Some(32 << 20), MANY, ""), 274);
+        assert_eq!(derived(Some(32 << 20), MANY, ""), 275);
         assert_eq!(derived(Some(1 << 40), 20_000, ""), 9_930);
         assert_eq!(derived(Some(32 << 20), MANY, "max_connections: 1000"), 1_000);
         assert_eq!(derived(None, 256, "max_connections: 1000"), 58);
