@@ -1,13 +1,15 @@
-//! What the container may take of memory, and whether the kernel killed for it: the control groups that this process is in.
+//! What the container may take, and what the kernel did because it took more: the control groups that this process is in.
 //!
 //! Both versions of them are read. A group's limit holds for all below it, so the smallest on the way up is what counts. What is
 //! mounted in a container may begin at the container's own group, whatever path the kernel names: a folder that is not there is
 //! passed over, and the mount's own is the last.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
+
+use nix::errno::Errno;
 
 const MOUNTED: &str = "/sys/fs/cgroup";
 
@@ -34,6 +36,17 @@ pub fn memory_limit() -> Option<u64> {
 /// How often the kernel has killed a process of this group because memory was used up; `None` where it does not say.
 pub fn memory_kills() -> Option<u64> {
     kills(&membership(), Path::new(MOUNTED))
+}
+
+/// An error of the system, with what it means where a thread or a process was refused.
+pub(crate) fn explain(error: io::Error) -> io::Error {
+    if error.raw_os_error() == Some(Errno::EAGAIN as i32) {
+        io::Error::other(format!(
+            "{error}: no more threads and processes are allowed, raise the container's pids limit"
+        ))
+    } else {
+        error
+    }
 }
 
 fn membership() -> String {

@@ -278,6 +278,9 @@ fn two_thousand_slow_connections_under_a_memory_limit_wait_at_the_door_and_kill_
     assert_eq!(metric(&world, "ringmail_data_plane_restarts_total"), 0.0);
     assert!((100.0..SLOW as f64 / 2.0).contains(&held.open), "{} connections were held", held.open);
     assert!(metric(&world, "ringmail_accept_paused_total") > 0.0);
+    let log = world.sidecars["n1"].log_text();
+    let derived = log.lines().find(|line| line.contains("connections held at most"));
+    assert!(derived.unwrap().contains("memory=32768 KiB"), "{derived:?}");
     let took = recovers(&world, &listener, Duration::from_secs(20));
     shown!(
         "P6",
@@ -452,24 +455,43 @@ fn drippers_and_half_handshakes_are_ended_by_the_deadline_and_good_clients_do_no
     assert_eq!(beyond, BEYOND as f64);
 }
 
-/// Fewer threads and processes than this, and no sidecar can run; with as many it has one to spare for a look-up of a name.
-const ENOUGH_PROCESSES: u32 = 16;
+/// The most threads and processes with which no sidecar runs: of the parent two, of the data plane three and one for each worker.
+const TOO_FEW: u32 = 5;
+
+/// What the log says then.
+const WHY: &str = "raise the container's pids limit";
 
 #[test]
-fn too_few_processes_are_told_of_and_end_nothing_for_good() {
+fn a_sidecar_with_too_few_processes_says_so_and_serves_once_there_are_more() {
     let confinement = Confinement::create("processes").unwrap();
     let cgroup = confinement.cgroup().clone();
-    let mut world = World::new(versions()[0], Shape { meshed: vec![CLIENT], ..Shape::strict() }).unwrap();
+    let shape = Shape { meshed: vec![CLIENT], ..Shape::strict() };
+    let mut world = World::new(versions()[0], shape).unwrap();
     let settings = SidecarSettings { cgroup: Some(cgroup.clone()), ..SidecarSettings::new(SERVICE_ACCOUNT) };
-    for most in 1..ENOUGH_PROCESSES {
+    let mut said_before = 0;
+    for most in 1..=TOO_FEW {
         cgroup.limit_processes(Some(most)).unwrap();
-        world.start_sidecar_as("n1", &settings).unwrap();
-        sleep(Duration::from_millis(1_500));
-        let ready = world.sidecars["n1"].readiness(world.pod("n1").unwrap()).map(|answer| answer.status);
-        let running = world.sidecar("n1").unwrap().is_running();
-        let log = world.sidecars["n1"].log_text();
-        let last = log.lines().last().unwrap_or_default();
-        println!("{most}: ready {ready:?}, running {running:?}, last {last}");
-        world.sidecars.remove("n1");
+        world.start_sidecar_as("n1", &settings.clone().with("workers", "1")).unwrap();
+        let line = wait_until(Duration::from_secs(10), "it says why", || {
+            let log = world.sidecars["n1"].log_text();
+            Ok(log[said_before..].lines().find(|line| line.contains(WHY)).map(str::to_owned))
+        });
+        println!("{most}: {}", line.unwrap());
+        // One that cannot even have a thread for its log ends; any other is tried again and again.
+        sleep(Duration::from_millis(500));
+        if !world.sidecar("n1").unwrap().is_running().unwrap() {
+            assert!(!world.sidecar("n1").unwrap().wait_stopped().unwrap().success());
+            let log = world.sidecars["n1"].log_text();
+            assert!(log.lines().last().unwrap().contains(WHY), "{most}: {log}");
+            cgroup.limit_processes(None).unwrap();
+            world.restart_proxy("n1").unwrap();
+        }
+        cgroup.limit_processes(None).unwrap();
+        world.wait_ready("n1").unwrap();
+        world.sidecar("n1").unwrap().kill9().unwrap();
+        said_before = world.sidecars["n1"].log_text().len();
     }
+    let what =
+        "limits of processes, 1 to 5, that the log names, and with which it serves once they are raised";
+    shown!("F13", what, TOO_FEW, "every one");
 }

@@ -121,7 +121,9 @@ impl Parent {
                     }
                     error!(?end, after = ?started.elapsed(), "data plane died: starting it again");
                 }
-                Err(error) => error!(%error, "data plane cannot be started: trying again"),
+                Err(error) => {
+                    error!(error = %cgroup::explain(error), "data plane cannot be started: trying again");
+                }
             }
             let pause = self.restarts.died(Instant::now());
             if !pause.is_zero() {
