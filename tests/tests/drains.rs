@@ -73,9 +73,9 @@ impl Scenario {
 }
 
 /// Every connection carries a byte each way.
-fn all_talk(pairs: &mut Pairs) {
+fn all_talk(pairs: &[(TcpStream, TcpStream)]) {
     for (near, far) in pairs {
-        for (mut from, mut to) in [(&*near, &*far), (&*far, &*near)] {
+        for (mut from, mut to) in [(near, far), (far, near)] {
             from.write_all(b"x").unwrap();
             to.read_exact(&mut [0]).unwrap();
         }
@@ -83,7 +83,7 @@ fn all_talk(pairs: &mut Pairs) {
 }
 
 /// Every end of every connection reads an end in order, and no reset.
-fn all_end_in_order(pairs: &mut Pairs, order: &str) {
+fn all_end_in_order(pairs: &mut [(TcpStream, TcpStream)], order: &str) {
     for (near, far) in pairs {
         for (stream, whose) in [(near, "client"), (far, "server")] {
             let end = stream.read(&mut [0]);
@@ -117,9 +117,9 @@ fn long_lived_connections_are_served_until_they_end_or_the_deadline_in_every_ord
     let mut pairs = scenario.pairs();
     scenario.told_to_end();
     sleep(Duration::from_secs(1));
-    all_talk(&mut pairs);
+    all_talk(&pairs);
     pairs.push(scenario.pair());
-    all_talk(&mut pairs);
+    all_talk(&pairs);
     drop(pairs);
     let took = scenario.ends(order);
     scenario.shows(order, took, "<= 3");
@@ -133,7 +133,7 @@ fn connections_that_stay_end_in_order_at_the_deadline_or_at_the_second_signal() 
 
     let order = "proxy first, application never";
     let mut pairs = scenario.pairs();
-    all_talk(&mut pairs);
+    all_talk(&pairs);
     let began = Instant::now();
     scenario.told_to_end();
     all_end_in_order(&mut pairs, order);
@@ -154,7 +154,7 @@ fn connections_that_stay_end_in_order_at_the_deadline_or_at_the_second_signal() 
 
     let order = "told twice";
     let mut pairs = scenario.pairs();
-    all_talk(&mut pairs);
+    all_talk(&pairs);
     scenario.told_to_end();
     sleep(Duration::from_millis(500));
     let began = Instant::now();
