@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ca;
+pub mod cgroup;
 pub mod http;
 pub mod ignite;
 pub mod interrupt;
@@ -18,5 +19,6 @@ pub mod network;
 pub mod origin;
 pub mod pcap;
 pub mod process;
+pub mod shape;
 pub mod sidecar;
 pub mod wire;

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod alerts;
+pub mod calls;
 pub mod intruder;
 pub mod kube;
 pub mod prometheus;
