@@ -317,7 +317,7 @@ const GARBAGE: &[&[u8]] = &[
 async fn whoever_has_spoken_tls_is_never_called_plaintext() {
     let ca = Ca::new("root");
     let (client, server) = (ca.credentials("a"), ca.credentials("b"));
-    let name = rustls::pki_types::ServerName::IpAddress([127, 0, 0, 1].into());
+    let name = rustls::pki_types::ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
     for garbage in GARBAGE {
         let (mut near, far) = pair().await;
         let config = Arc::new(foreign_config(&ca, true, &["istio"]));

@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read},
-    net::TcpStream,
+    net::{Ipv4Addr, TcpStream},
     sync::Arc,
 };
 
@@ -60,7 +60,7 @@ pub fn client(shown: Shown, told: &Arc<Told>) -> Result<ClientConnection> {
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.key_log = Arc::clone(told) as _;
     config.enable_sni = false;
-    Ok(ClientConnection::new(Arc::new(config), ServerName::IpAddress([192, 0, 2, 1].into()))?)
+    Ok(ClientConnection::new(Arc::new(config), ServerName::IpAddress(Ipv4Addr::LOCALHOST.into()))?)
 }
 
 /// A server that believes every client and asks each for a certificate.
