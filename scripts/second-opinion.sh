@@ -7,7 +7,7 @@ source "$(dirname "$0")/environment.sh"
 
 readonly PACKAGE=tlslite-ng==0.8.2
 readonly VENV=$PWD/target/second-opinion/${PACKAGE##*=}
-readonly BUILT=${CARGO_TARGET_DIR:-target}/debug
+readonly BUILT=${RINGMAIL_PROGRAMS:-$CARGO_TARGET_DIR/debug}
 readonly SERVER=ringmail-opinion-server CLIENT=ringmail-opinion-client
 readonly SERVER_ADDRESS=10.88.0.1 CLIENT_ADDRESS=10.88.0.2 PORT=7777
 readonly PROXY_USER=1337

@@ -34,12 +34,11 @@ use ringmail_tests::{
     world::SERVICE_ACCOUNT,
 };
 
-/// Of TLS: a certificate that is refused for whatever reason, one that is asked for, a signature that is wrong, a message
-/// that cannot be read, and a peer that is somebody else.
+/// Of TLS: a certificate that is refused for whatever reason, one that is asked for, a signature that is wrong, and a
+/// peer that is somebody else.
 const CERTIFICATE_UNKNOWN: u8 = 46;
 const CERTIFICATE_REQUIRED: u8 = 116;
 const DECRYPT_ERROR: u8 = 51;
-const DECODE_ERROR: u8 = 50;
 const ACCESS_DENIED: u8 = 49;
 
 /// Nothing that is refused takes longer. Only silence takes as long as its deadline of 2 s; the rest is the machine's.
@@ -76,14 +75,15 @@ fn show(arena: &Arena, case: &Case, shown: Shown) -> Trial {
             behave(&tcp, &mut session::client(shown, &Arc::default()).unwrap().into())
         }
     });
-    let expected = Ending::Alert(match (reason, case.name) {
+    let expected = Ending::Alert(match reason {
         // Its own goodbye comes back.
-        (TAKEN, _) => 0,
-        ("handshake_failed", name) if name.contains("300 KB") => DECODE_ERROR,
-        ("handshake_failed", _) => DECRYPT_ERROR,
-        ("no_client_certificate", _) => CERTIFICATE_REQUIRED,
-        (_, _) => CERTIFICATE_UNKNOWN,
+        TAKEN => 0,
+        "handshake_failed" => DECRYPT_ERROR,
+        "no_client_certificate" => CERTIFICATE_REQUIRED,
+        _ => CERTIFICATE_UNKNOWN,
     });
+    // More than a message may have is refused before it is one, and without a word.
+    let expected = if case.name.contains("300 KB") { Ending::Fin } else { expected };
     Trial { name: case.name.to_owned(), source, reason, ends: Some((expected, ended)), took }
 }
 
@@ -277,6 +277,7 @@ fn client_says(arena: &Arena, tools: &Tools, row: &Says) -> anyhow::Result<Trial
     let source = tcp.local_addr()?;
     let (ended, took) = timed(|| {
         let mut session = Session::as_client(tcp, Some(Arc::clone(&tools.good)))?;
+        session.settle()?;
         (row.act)(&mut session).map(|()| session.ending())
     });
     let ends = Some((row.ends, ended.map_err(|error| error.context(row.name))?));
@@ -346,15 +347,15 @@ fn good_client(arena: &Arena) -> TcpStream {
 /// Windows of either kind, in turns.
 const WINDOWS: usize = 7;
 
-/// In each: so long that the 99th of 100 messages is one of several.
-const MESSAGES: usize = 1_000;
+/// In each: so long that the 99th of 100 messages is one of many.
+const MESSAGES: usize = 4_000;
 
 /// What they may take longer while the adversary is at work.
 const AT_MOST_TIMES: f64 = 2.0;
 
 /// Between two hostile connections of one thread. The adversary is to be at work all the time, and not to take the
 /// machine from those who are measured: what it computes itself is no load that a sidecar could refuse.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What a sidecar may hold more than before, in KiB: a burst's memory, given back with a delay.
 const AT_MOST_KIB_MORE: u64 = 8 << 10;
@@ -394,6 +395,7 @@ fn good_clients_do_not_notice_the_tables_and_the_sidecars_memory_stays() {
     .unwrap();
     let thrown = thrown.into_inner();
     assert!(thrown > windows * MALFORMED.len() / 4, "only {thrown} hostile connections");
+    println!("{thrown} hostile connections");
     assert!(times <= AT_MOST_TIMES, "{times:.2} times, after {thrown} hostile connections");
     for row in ["A1", "A10", "A11", "A12"] {
         let what = "p99 of good clients beside the tables, times that without";

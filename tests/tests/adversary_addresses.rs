@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails fails its test, in a helper too")]
 
 use std::{
-    io::{Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    io::{ErrorKind, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
 
@@ -27,6 +27,10 @@ use ringmail_tests::{
     streams::OWN_PORT,
     world::{SERVICE_ACCOUNT, STRANGER},
 };
+use socket2::{Domain, Socket, Type};
+
+/// Nobody answers later who answers at all.
+const DIALLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// An address that is nobody's, and outside the mesh.
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
@@ -34,16 +38,31 @@ const NOWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 /// One of the mesh's range that no pod has.
 const ABSENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 200);
 
-/// Dials, sends something, and reads to the end; none where the kernel already refused.
+/// Dials, sends something, and reads to the end; none where the kernel refused. Some are reset before the dial returns,
+/// so the source is chosen ahead.
 fn dialled(from: &Pod, to: SocketAddr, reason: &'static str, expected: Ending) -> Option<Trial> {
-    let tcp = wire::connect(from.namespace(), to).ok()?;
-    let source = tcp.local_addr().unwrap();
-    let (ended, took) = timed(|| {
-        throw(&tcp, b"GET / HTTP/1.1\r\n\r\n");
-        read_to_end(&tcp).1
+    let own = match to.ip() {
+        loopback if loopback.is_loopback() => loopback,
+        IpAddr::V4(_) => from.ip(),
+        IpAddr::V6(_) => IpAddr::V6(from.ipv6()),
+    };
+    let dial = || {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(own, 0).into()).unwrap();
+        let source = socket.local_addr().unwrap().as_socket().unwrap();
+        (source, socket.connect_timeout(&to.into(), DIALLED_WITHIN).map(|()| TcpStream::from(socket)))
+    };
+    let (source, connected) = from.namespace().enter(dial).unwrap();
+    let (ended, took) = timed(|| match connected {
+        Ok(mut tcp) => match tcp.write_all(b"GET / HTTP/1.1\r\n\r\n") {
+            Ok(()) => Some(read_to_end(&tcp).1),
+            Err(_) => Some(Ending::Reset),
+        },
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Some(Ending::Reset),
+        Err(_) => None,
     });
     let name = format!("{} dials {to}", from.name());
-    Some(Trial { name, source, reason, ends: Some((expected, ended)), took })
+    Some(Trial { name, source, reason, ends: Some((expected, ended?)), took })
 }
 
 fn both_families(pod: &Pod) -> [IpAddr; 2] {
@@ -62,12 +81,11 @@ fn a_port_of_the_proxy_that_was_not_captured_dials_nobody_from_wherever_it_is_di
             let to = (to, port).into();
             trials.extend(dialled(victim, to, "no_original_destination", Ending::Reset));
         }
-        // What comes from outside is captured, and its destination is a port of the proxy.
         for to in both_families(victim) {
-            trials.extend(dialled(stranger, (to, port).into(), "own_address", Ending::Reset));
+            trials.extend(dialled(stranger, (to, port).into(), "no_original_destination", Ending::Reset));
         }
     }
-    assert!(trials.len() >= 8, "only {} were taken", trials.len());
+    assert_eq!(trials.len(), 12, "not all were taken: {trials:?}");
     arena.judge(&before, &trials).unwrap();
     shown!(
         "A13",
@@ -109,12 +127,8 @@ fn a_destination_of_nobody_is_refused_by_both_of_two_sidecars_that_point_at_each
             announce(&arena, NOWHERE);
         }
         let before = arena.counts().unwrap();
-        let dial = || wire::connect(neighbour.namespace(), to).unwrap();
-        let (ended, _) = timed(|| {
-            let tcp = dial();
-            throw(&tcp, b"around and around");
-            read_to_end(&tcp).1
-        });
+        let trial = dialled(neighbour, to, "handshake_eof", Ending::Reset).unwrap();
+        let ended = trial.ends.unwrap().1;
         assert_ne!(ended, Ending::Open, "as a member: {as_member}");
         let after = wait_until(Duration::from_secs(10), "it is counted", || {
             let after = arena.counts().unwrap();
@@ -209,6 +223,8 @@ fn each_way_in_which_a_dial_fails_a_source_exceeds_or_a_drain_ends_has_its_reaso
     let settings = [
         ("connect_timeout", "1s"),
         ("drain_timeout", "2s"),
+        // The rules do not know of it, and capture it like any other.
+        ("linkerd_admin_port", "18191"),
         ("max_connections_per_source", "50"),
         ("unknown_wait", "300ms"),
     ];
@@ -229,6 +245,10 @@ fn each_way_in_which_a_dial_fails_a_source_exceeds_or_a_drain_ends_has_its_reaso
         .iter()
         .map(|(to, reason)| dialled(victim, (*to, OWN_PORT).into(), reason, Ending::Reset).unwrap())
         .collect();
+    let own = SocketAddr::new(victim.ip(), 18191);
+    let own = dialled(arena.pod(STRANGER).unwrap(), own, "own_address", Ending::Reset);
+    let trials: Vec<_> = trials.into_iter().chain(own).collect();
+    assert_eq!(trials.len(), rows.len() + 1);
     arena.judge(&before, &trials).unwrap();
 
     a_host_outside_that_resets_is_told_apart(&arena);

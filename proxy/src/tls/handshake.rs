@@ -98,7 +98,10 @@ impl HandshakeError {
                 | InvalidMessage::MessageTooShort,
             ) if !is_tls => Self::Plaintext,
             Error::PeerIncompatible(
-                PeerIncompatible::SupportedVersionsExtensionRequired
+                PeerIncompatible::ServerDoesNotSupportTls12Or13
+                // Which 1.3 cannot do without, and clients before 1.2 do not know.
+                | PeerIncompatible::SignatureAlgorithmsExtensionRequired
+                | PeerIncompatible::SupportedVersionsExtensionRequired
                 | PeerIncompatible::Tls12NotOffered
                 | PeerIncompatible::Tls12NotOfferedOrEnabled
                 | PeerIncompatible::Tls13RequiredForQuic

@@ -1,7 +1,7 @@
 //! The table of hostile handshakes: what a client says instead of one, and what a server answers.
 
 use std::{
-    io::Read,
+    io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
     sync::Arc,
 };
@@ -15,10 +15,12 @@ use super::{
 };
 
 const DECODE_ERROR: Ending = Ending::Alert(50);
+const HANDSHAKE_FAILURE: Ending = Ending::Alert(40);
 const PROTOCOL_VERSION: Ending = Ending::Alert(70);
 const UNEXPECTED_MESSAGE: Ending = Ending::Alert(10);
 const BAD_RECORD_MAC: Ending = Ending::Alert(20);
 const ILLEGAL_PARAMETER: Ending = Ending::Alert(47);
+const RECORD_OVERFLOW: Ending = Ending::Alert(22);
 
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
@@ -77,8 +79,13 @@ const fn answers(
 }
 
 fn thrown(tcp: &TcpStream, bytes: &[u8]) -> Result<Ending> {
-    throw(tcp, bytes);
-    Ok(ending(tcp))
+    let was_reset =
+        (&mut &*tcp).write_all(bytes).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+    Ok(match ending(tcp) {
+        // Whoever was told by a write is told of an end by a read.
+        Ending::Fin if was_reset => Ending::Reset,
+        ended => ended,
+    })
 }
 
 /// Thrown, and no more is to come.
@@ -147,9 +154,9 @@ pub const PLAINTEXT: &[Dials] = &[
 #[rustfmt::skip]
 pub const VERSIONS: &[Dials] = &[
     dials("ssl 2", "plaintext_refused", Ending::Reset, |_, tcp| thrown(tcp, &hello::of_ssl_2())),
-    dials("ssl 3", "tls_version_refused", PROTOCOL_VERSION, |_, tcp| thrown(tcp, &hello::of_version(0))),
-    dials("tls 1.0", "tls_version_refused", PROTOCOL_VERSION, |_, tcp| thrown(tcp, &hello::of_version(1))),
-    dials("tls 1.1", "tls_version_refused", PROTOCOL_VERSION, |_, tcp| thrown(tcp, &hello::of_version(2))),
+    dials("ssl 3", "tls_version_refused", HANDSHAKE_FAILURE, |_, tcp| thrown(tcp, &hello::of_version(0))),
+    dials("tls 1.0", "tls_version_refused", HANDSHAKE_FAILURE, |_, tcp| thrown(tcp, &hello::of_version(1))),
+    dials("tls 1.1", "tls_version_refused", HANDSHAKE_FAILURE, |_, tcp| thrown(tcp, &hello::of_version(2))),
     dials("tls 1.2", "tls_version_refused", PROTOCOL_VERSION, |_, tcp| thrown(tcp, &hello::of_version(3))),
     dials("a pre-shared key of noise", "handshake_failed", DECODE_ERROR, |tools, tcp| {
         thrown(tcp, &record(HANDSHAKE, &hello::with_extensions(&tools.hello, &[(PRE_SHARED_KEY, noise(64))])?))
@@ -157,8 +164,8 @@ pub const VERSIONS: &[Dials] = &[
     dials("a pre-shared key that nobody gave out is passed over", "handshake_eof", Ending::Reset, |tools, tcp| {
         thrown_whole(tcp, &record(HANDSHAKE, &hello::with_extensions(&tools.hello, &[(PRE_SHARED_KEY, pre_shared_key())])?))
     }),
-    dials("early data without a pre-shared key", "handshake_failed", ILLEGAL_PARAMETER, |tools, tcp| {
-        thrown(tcp, &record(HANDSHAKE, &hello::with_extensions(&tools.hello, &[(EARLY_DATA, vec![])])?))
+    dials("early data without a pre-shared key is passed over", "handshake_eof", Ending::Reset, |tools, tcp| {
+        thrown_whole(tcp, &record(HANDSHAKE, &hello::with_extensions(&tools.hello, &[(EARLY_DATA, vec![])])?))
     }),
     dials("early data without an end", "handshake_failed", Ending::Fin, |tools, tcp| {
         let with = [(EARLY_DATA, vec![]), (PRE_SHARED_KEY, pre_shared_key())];
@@ -184,7 +191,7 @@ pub const MALFORMED: &[Dials] = &[
         let many: Vec<_> = (20_000..30_000).map(|kind| (kind, vec![])).collect();
         thrown_whole(tcp, &hello::in_records(&hello::with_extensions(&tools.hello, &many)?, usize::MAX))
     }),
-    dials("one extension 10,000 times", "handshake_failed", DECODE_ERROR, |tools, tcp| {
+    dials("one extension 10,000 times", "handshake_failed", ILLEGAL_PARAMETER, |tools, tcp| {
         thrown(tcp, &hello::in_records(&hello::with_extensions(&tools.hello, &vec![(20_000, vec![]); 10_000])?, usize::MAX))
     }),
     dials("an extension longer than the hello", "handshake_failed", DECODE_ERROR, |tools, tcp| {
@@ -198,8 +205,8 @@ pub const MALFORMED: &[Dials] = &[
         let (first, rest) = tools.hello.split_at(20);
         thrown(tcp, &[record(HANDSHAKE, first), record(HANDSHAKE, &[]), record(HANDSHAKE, rest)].concat())
     }),
-    dials("a record longer than there are", "handshake_failed", DECODE_ERROR, |_, tcp| thrown(tcp, &[&[HANDSHAKE, 3, 1, 0x7f, 0xff, CLIENT_HELLO][..], &[0; 0x7fff]].concat())),
-    dials("an alert within the hello", "handshake_failed", UNEXPECTED_MESSAGE, |tools, tcp| {
+    dials("a record longer than there are", "handshake_failed", RECORD_OVERFLOW, |_, tcp| thrown(tcp, &[&[HANDSHAKE, 3, 1, 0x7f, 0xff, CLIENT_HELLO][..], &[0; 0x7fff]].concat())),
+    dials("an alert within the hello", "handshake_failed", Ending::Fin, |tools, tcp| {
         let (first, rest) = tools.hello.split_at(20);
         thrown(tcp, &[record(HANDSHAKE, first), record(ALERT, &[1, 90]), record(HANDSHAKE, rest)].concat())
     }),
@@ -264,6 +271,12 @@ fn flight(tools: &Tools, mut tcp: &TcpStream) -> Result<Vec<u8>> {
     Ok(flight)
 }
 
+/// The first record of a flight: its hello.
+fn flight_begin(flight: &[u8]) -> &[u8] {
+    let length = flight.get(3..5).map_or(0, |length| usize::from(length[0]) << 8 | usize::from(length[1]));
+    &flight[..5 + length]
+}
+
 /// What tells a server hello that asks for another one (RFC 8446 section 4.1.3).
 const RETRY: [u8; 32] = [
     0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2,
@@ -317,7 +330,7 @@ pub const ANSWERS: &[Answers] = &[
     })),
     answers("a share that is zero", "handshake_failed", |_, tcp| answer(tcp, |hello| server_hello(hello, 3, &[7; 32], &[VERSION_1_3, (KEY_SHARE, &ZERO_SHARE)]))),
     answers("10,000 extensions that nobody asked for", "handshake_failed", |_, tcp| answer(tcp, |hello| {
-        let many: Vec<(u16, &[u8])> = (20_000..30_000).map(|kind| (kind, &[][..])).collect();
+        let many: Vec<(u16, &[u8])> = (20_000..30_000).map(|kind| (kind, &[][..])).chain([VERSION_1_3]).collect();
         server_hello(hello, 3, &[7; 32], &many)
     })),
     answers("another hello is asked for twice", "handshake_failed", |_, tcp| {
@@ -328,7 +341,7 @@ pub const ANSWERS: &[Answers] = &[
     }),
     answers("a flight that turns into plaintext", "handshake_failed", |tools, tcp| {
         let flight = flight(tools, tcp)?;
-        throw(tcp, &[&flight[..300], b"HTTP/1.1 400 Bad Request\r\n\r\n"].concat());
+        throw(tcp, &[flight_begin(&flight), b"HTTP/1.1 400 Bad Request\r\n\r\n"].concat());
         ending(tcp);
         Ok(())
     }),

@@ -48,13 +48,18 @@ pub fn in_records(message: &[u8], most: usize) -> Vec<u8> {
     message.chunks(most.min(MAX_RECORD)).flat_map(|part| record(HANDSHAKE, part)).collect()
 }
 
-/// A hello of an older version: signature algorithms and groups, no `supported_versions`.
+/// A hello of an older version, which knows no `supported_versions`, before 1.2 no signature algorithms, and in SSL 3
+/// no extensions at all.
 pub fn of_version(minor: u8) -> Vec<u8> {
-    let extensions: &[u8] = &[0, 13, 0, 4, 0, 2, 4, 3, 0, 10, 0, 4, 0, 2, 0, 23];
+    let groups: &[u8] = &[0, 10, 0, 4, 0, 2, 0, 23];
+    let extensions = match minor {
+        0 => vec![],
+        1 | 2 => groups.to_vec(),
+        _ => [&[0, 13, 0, 4, 0, 2, 4, 3], groups].concat(),
+    };
     let session_and_suites = [0, 0, 4, 0xc0, 0x2b, 0, 0x2f, 1, 0];
     let mut body = [&[3, minor][..], &[7; 32], &session_and_suites].concat();
-    // SSL 3 knows no extensions.
-    if minor > 0 {
+    if !extensions.is_empty() {
         body.extend([0, u8::try_from(extensions.len()).unwrap_or(0)]);
         body.extend(extensions);
     }

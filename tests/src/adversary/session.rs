@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustls::{
     CipherSuite, ClientConfig, ClientConnection, Connection, DistinguishedName, ServerConfig,
     ServerConnection, SignatureScheme,
@@ -22,7 +22,7 @@ use rustls::{
 };
 
 use super::{
-    ALERT, Ending, PATIENCE, ending_by, read_record, read_to_end,
+    ALERT, DATA, Ending, PATIENCE, ending_by, read_record, read_to_end,
     secrets::{Half, Told},
     throw,
 };
@@ -227,6 +227,17 @@ impl Session {
             }
         };
         Ok(Self { tcp, seals: told.half("CLIENT_HANDSHAKE_TRAFFIC_SECRET")?, opens })
+    }
+
+    /// Says something to an application that echoes, and hears it: the connection is established.
+    ///
+    /// # Errors
+    /// If it does not come back.
+    pub fn settle(&mut self) -> Result<()> {
+        self.say(DATA, b"settled")?;
+        let echoed = self.opens.open(&read_record(&self.tcp)?)?;
+        ensure!(echoed == (DATA, b"settled".to_vec()), "{echoed:?} came back");
+        Ok(())
     }
 
     /// Sends one sealed record.
