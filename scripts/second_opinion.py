@@ -101,6 +101,8 @@ class Attack:
 
         settings = HandshakeSettings()
         settings.minVersion, settings.maxVersion = (3, 0) if highest < (3, 4) else (3, 4), highest
+        # It would compress what it shows, whatever the server can read.
+        settings.certificate_compression_send = settings.certificate_compression_receive = []
         raw, port = self.connect()
         connection, seen = TLSConnection(raw), None
         chain, key = self.leaf(leaf) if leaf else (None, None)
@@ -156,7 +158,7 @@ class Attack:
         wrong = 0
         for program, what, port, reason, alert, seen in self.cases:
             logged = self.reason_of(port)
-            holds = logged in (reason if isinstance(reason, tuple) else (reason,)) and seen == alert
+            holds = is_one_of(logged, reason) and is_one_of(seen, alert)
             wrong += not holds
             print("%s %s: %s: %s, alert %s (expected %s, %s)" %
                   ("held" if holds else "WRONG", program, what, logged, seen, reason, alert))
@@ -173,6 +175,10 @@ class Attack:
                         return found[1]
             time.sleep(0.1)
         return None
+
+
+def is_one_of(seen, expected):
+    return seen in (expected if isinstance(expected, tuple) else (expected,))
 
 
 def many(act):
@@ -230,7 +236,8 @@ def attack(folder, address, port):
         run("the CA bit", "certificate_is_ca", 46, leaf="authority")
         run("expired", "certificate_expired", 46, leaf="expired")
     for name, highest in (("tls 1.2", (3, 3)), ("tls 1.1", (3, 2)), ("tls 1.0", (3, 1)), ("ssl 3", (3, 0))):
-        case.tlslite(name, "tls_version_refused", 70, highest=highest)
+        # Of a version, or of the signature algorithms that it does not know of.
+        case.tlslite(name, "tls_version_refused", (40, 70), highest=highest)
     case.tlslite("key updates without an end", "tls_failed", 10, after=many(key_update))
     case.tlslite("empty records without an end", "tls_failed", 10, after=many(say(empty)))
     case.tlslite("both in turns without an end", "tls_failed", 10,
