@@ -20,7 +20,6 @@ const PROTOCOL_VERSION: Ending = Ending::Alert(70);
 const UNEXPECTED_MESSAGE: Ending = Ending::Alert(10);
 const BAD_RECORD_MAC: Ending = Ending::Alert(20);
 const ILLEGAL_PARAMETER: Ending = Ending::Alert(47);
-const RECORD_OVERFLOW: Ending = Ending::Alert(22);
 
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
@@ -182,8 +181,8 @@ pub const MALFORMED: &[Dials] = &[
     dials("a hello of 64 KiB", "handshake_eof", Ending::Reset, |tools, tcp| {
         thrown_whole(tcp, &hello::in_records(&hello::with_extensions(&tools.hello, &[(PADDING, vec![0; 65_000])])?, usize::MAX))
     }),
-    dials("a hello of 70,000 bytes", "handshake_failed", DECODE_ERROR, |_, tcp| thrown(tcp, &hello::in_records(&message(CLIENT_HELLO, &[0; 70_000]), usize::MAX))),
-    dials("a hello that says to have 16 MiB", "handshake_failed", DECODE_ERROR, |_, tcp| {
+    dials("a hello of 70,000 bytes", "handshake_failed", Ending::Fin, |_, tcp| thrown(tcp, &hello::in_records(&message(CLIENT_HELLO, &[0; 70_000]), usize::MAX))),
+    dials("a hello that says to have 16 MiB", "handshake_failed", Ending::Fin, |_, tcp| {
         let begun = record(HANDSHAKE, &[&[CLIENT_HELLO, 0xff, 0xff, 0xff][..], &[0; 1 << 14]].concat()[..1 << 14]);
         thrown(tcp, &[begun, record(HANDSHAKE, &[0; 1 << 14]).repeat(100)].concat())
     }),
@@ -194,7 +193,7 @@ pub const MALFORMED: &[Dials] = &[
     dials("one extension 10,000 times", "handshake_failed", ILLEGAL_PARAMETER, |tools, tcp| {
         thrown(tcp, &hello::in_records(&hello::with_extensions(&tools.hello, &vec![(20_000, vec![]); 10_000])?, usize::MAX))
     }),
-    dials("an extension longer than the hello", "handshake_failed", DECODE_ERROR, |tools, tcp| {
+    dials("bytes behind the extensions", "handshake_failed", DECODE_ERROR, |tools, tcp| {
         let mut hello = tools.hello.clone();
         hello.extend_from_slice(&[0x4e, 0x20, 0xff, 0xff]);
         let length = u32::try_from(hello.len() - 4)?.to_be_bytes();
@@ -205,7 +204,7 @@ pub const MALFORMED: &[Dials] = &[
         let (first, rest) = tools.hello.split_at(20);
         thrown(tcp, &[record(HANDSHAKE, first), record(HANDSHAKE, &[]), record(HANDSHAKE, rest)].concat())
     }),
-    dials("a record longer than there are", "handshake_failed", RECORD_OVERFLOW, |_, tcp| thrown(tcp, &[&[HANDSHAKE, 3, 1, 0x7f, 0xff, CLIENT_HELLO][..], &[0; 0x7fff]].concat())),
+    dials("a record longer than there are", "handshake_failed", DECODE_ERROR, |_, tcp| thrown(tcp, &[&[HANDSHAKE, 3, 1, 0x7f, 0xff, CLIENT_HELLO][..], &[0; 0x7fff]].concat())),
     dials("an alert within the hello", "handshake_failed", Ending::Fin, |tools, tcp| {
         let (first, rest) = tools.hello.split_at(20);
         thrown(tcp, &[record(HANDSHAKE, first), record(ALERT, &[1, 90]), record(HANDSHAKE, rest)].concat())
@@ -229,7 +228,7 @@ pub const MALFORMED: &[Dials] = &[
     dials("data before its certificate", "handshake_failed", UNEXPECTED_MESSAGE, |tools, tcp| half_way_says(tools, tcp, DATA, b"early")),
     dials("a key update before its certificate", "handshake_failed", UNEXPECTED_MESSAGE, |tools, tcp| half_way_says(tools, tcp, HANDSHAKE, &message(KEY_UPDATE, &[1]))),
     dials("an alert instead of its certificate", "handshake_refused_by_peer", Ending::Reset, |tools, tcp| half_way_says(tools, tcp, ALERT, &[2, 42])),
-    dials("a goodbye instead of its certificate", "handshake_eof", Ending::Reset, |tools, tcp| half_way_says(tools, tcp, ALERT, &[1, 0])),
+    dials("a goodbye instead of its certificate", "handshake_refused_by_peer", DECODE_ERROR, |tools, tcp| half_way_says(tools, tcp, ALERT, &[1, 0])),
 ];
 
 /// A ServerHello to the hello that was read, of this legacy version and with these extensions.

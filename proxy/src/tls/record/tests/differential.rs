@@ -40,7 +40,7 @@ const LONGEST_OF_RUSTLS: usize = SLOT_LEN + 2047;
 
 /// What a peer sends next.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+enum Step {
     Alert(Vec<u8>),
     ChangeCipherSpec,
     Data {
@@ -169,7 +169,7 @@ impl<'a> Peer<'a> {
         record
     }
 
-    fn send(&mut self, content_type: u8, content: &[u8], padding: usize) {
+    pub(super) fn send(&mut self, content_type: u8, content: &[u8], padding: usize) {
         let record = self.record(content_type, content, padding);
         self.wire.extend_from_slice(&record);
     }
@@ -183,12 +183,12 @@ impl<'a> Peer<'a> {
         }
     }
 
-    fn next_key(&mut self) {
+    pub(super) fn next_key(&mut self) {
         self.generation += 1;
         self.key = self.parts[self.generation].key();
     }
 
-    pub(super) fn step(&mut self, step: &Step) {
+    fn step(&mut self, step: &Step) {
         match step {
             Step::Alert(bytes) => self.send(ALERT, bytes, 0),
             Step::ChangeCipherSpec => self.wire.extend_from_slice(&[CHANGE_CIPHER_SPEC, 3, 3, 0, 1, 1]),
