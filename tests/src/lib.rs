@@ -8,7 +8,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod adversary;
 pub mod alerts;
+pub mod arena;
 pub mod calls;
 pub mod intruder;
 pub mod kube;

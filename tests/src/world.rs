@@ -45,7 +45,7 @@ pub const KEYS: u64 = 5_000;
 pub const CACHE: &str = "keys";
 
 /// What a root is called that signs from the start.
-const FIRST_ROOT: &str = "first root";
+pub(crate) const FIRST_ROOT: &str = "first root";
 
 /// What a world is made of.
 #[derive(Clone, Debug)]
