@@ -80,11 +80,9 @@ const fn answers(
 fn thrown(tcp: &TcpStream, bytes: &[u8]) -> Result<Ending> {
     let was_reset =
         (&mut &*tcp).write_all(bytes).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
-    Ok(match ending(tcp) {
-        // Whoever was told by a write is told of an end by a read.
-        Ending::Fin if was_reset => Ending::Reset,
-        ended => ended,
-    })
+    let ended = ending(tcp);
+    // Whoever was told by a write is told of an end by a read.
+    Ok(if was_reset && ended == Ending::Fin { Ending::Reset } else { ended })
 }
 
 /// Thrown, and no more is to come.
