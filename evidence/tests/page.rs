@@ -1,5 +1,7 @@
 //! The page that is committed is the one of the figures that are committed, and names tests that are there.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails its test, in a helper too")]
+
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -298,7 +298,7 @@ mod tests {
         }
         {
             let _cut = unplug(&network, b).unwrap();
-            assert_eq!(arrive(a, b), []);
+            assert!(arrive(a, b).is_empty());
         }
         assert_eq!(arrive(a, b), all);
     }
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(arrive(a, b).len(), usize::from(PACKETS));
         forget_connections(b).unwrap();
         fill_tracking(b).unwrap();
-        assert_eq!(arrive(a, b), []);
+        assert!(arrive(a, b).is_empty());
         forget_connections(b).unwrap();
         assert_eq!(arrive(a, b).len(), usize::from(PACKETS));
     }
