@@ -132,11 +132,7 @@ fn a_storm_of_refused_connections_is_ten_lines_a_second_and_the_sum_misses_none(
     assert!(lines.refused + lines.sums <= bound, "{lines:?} in {seconds} s");
     let text = sidecar.log_text();
     let line = text.lines().find(|line| line.contains("reason=plaintext_refused")).unwrap();
-    for part in [
-        "src.addr=10.77.0.3:",
-        "dst.addr=10.77.0.2:7777",
-        "advice=\"give the source a sidecar",
-    ] {
+    for part in ["src.addr=10.77.0.3:", "dst.addr=10.77.0.2:7777", "advice=\"give the source a sidecar"] {
         assert!(line.contains(part), "{part} in {line}");
     }
     shown!(
