@@ -156,7 +156,7 @@ fn no_secret_is_in_a_log_a_page_or_a_file_and_no_other_process_reads_the_memory(
     let line = format!("- {{token: {KNOWN}, namespace: ignite, service_account: app}}\n");
     write(&scene.files.tokens_file(), &line);
     for sidecar in &mut sidecars {
-        sidecar.wait_ready(scene.pod(&sidecar.pod().to_owned())).unwrap();
+        sidecar.wait_ready(scene.pod(sidecar.pod())).unwrap();
     }
     talk(&scene);
 
