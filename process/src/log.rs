@@ -34,7 +34,7 @@ const MAX_KIND: usize = 100;
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
 /// The pace of this process's log, once it is set up.
-static LOG: OnceLock<Arc<Paced<String>>> = OnceLock::new();
+static LOG: OnceLock<Arc<Paced>> = OnceLock::new();
 
 /// Tells what is left to tell of the log. Call it before the process ends.
 pub fn tell_rest() {
@@ -51,7 +51,7 @@ pub fn left_out() -> u64 {
 /// The layer that keeps the pace. Add it after those that decide by level.
 #[derive(Debug)]
 pub struct Pacing {
-    paced: Arc<Paced<String>>,
+    paced: Arc<Paced>,
     dispatch: Arc<OnceLock<WeakDispatch>>,
     is_record: fn(&Metadata<'_>) -> bool,
 }
@@ -60,11 +60,14 @@ impl Default for Pacing {
     fn default() -> Self {
         let dispatch: Arc<OnceLock<WeakDispatch>> = Arc::default();
         let told_by = Arc::clone(&dispatch);
-        let paced = Paced::new(Pace::with_opening(START), move |sum| {
-            if let Some(dispatch) = told_by.get().and_then(WeakDispatch::upgrade) {
-                tracing::dispatcher::with_default(&dispatch, || tell(sum));
-            }
-        });
+        let paced = Paced::new(
+            Pace::with_opening(START),
+            Box::new(move |sum| {
+                if let Some(dispatch) = told_by.get().and_then(WeakDispatch::upgrade) {
+                    tracing::dispatcher::with_default(&dispatch, || tell(sum));
+                }
+            }),
+        );
         Self { paced, dispatch, is_record: |_| false }
     }
 }
@@ -77,7 +80,7 @@ impl Pacing {
     }
 }
 
-fn tell(sum: &LeftOut<String>) {
+fn tell(sum: &LeftOut) {
     tracing::warn!(target: TARGET, lines = sum.lines(), kinds = %sum, "more lines like those of the last second");
 }
 

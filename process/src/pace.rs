@@ -6,7 +6,6 @@
 //! out, by kind. Nothing is lost in silence: every line is written or counted in such a sum, within two seconds.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -32,46 +31,42 @@ const SECOND: Duration = Duration::from_millis(1_100);
 const KINDS: usize = 24;
 
 /// Which lines are written; see the module. Pure: whoever asks says what time it is.
-#[derive(Debug)]
-pub struct Pace<K> {
-    written: VecDeque<(Instant, K)>,
-    left_out: BTreeMap<K, u64>,
-    others: u64,
+#[derive(Debug, Default)]
+pub struct Pace {
+    written: Vec<(Instant, String)>,
+    left_out: LeftOut,
     since: Option<Instant>,
     opening: usize,
 }
 
-impl<K> Default for Pace<K> {
-    fn default() -> Self {
-        Self::with_opening(0)
-    }
-}
-
-impl<K> Pace<K> {
-    /// One that writes so many lines as they come, before it begins to count.
-    pub fn with_opening(lines: usize) -> Self {
-        Self { written: VecDeque::new(), left_out: BTreeMap::new(), others: 0, since: None, opening: lines }
-    }
-}
-
 /// What was left out within a second.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftOut<K> {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
     /// How many lines of each kind.
-    pub kinds: BTreeMap<K, u64>,
+    pub kinds: Vec<(String, u64)>,
     /// How many of further kinds.
     pub others: u64,
 }
 
-impl<K> LeftOut<K> {
+impl LeftOut {
     /// How many lines it were.
     pub fn lines(&self) -> u64 {
-        self.kinds.values().sum::<u64>() + self.others
+        self.kinds.iter().map(|(_, lines)| lines).sum::<u64>() + self.others
+    }
+
+    fn add(&mut self, kind: &str) {
+        if let Some((_, lines)) = self.kinds.iter_mut().find(|(known, _)| known == kind) {
+            *lines += 1;
+        } else if self.kinds.len() < KINDS {
+            self.kinds.push((kind.to_owned(), 1));
+        } else {
+            self.others += 1;
+        }
     }
 }
 
 /// As `policy_denied=97, 3 of other kinds`.
-impl<K: fmt::Display> fmt::Display for LeftOut<K> {
+impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for (kind, lines) in &self.kinds {
@@ -85,16 +80,19 @@ impl<K: fmt::Display> fmt::Display for LeftOut<K> {
     }
 }
 
-impl<K: Clone + Ord> Pace<K> {
+impl Pace {
+    /// One that writes so many lines as they come, before it begins to count.
+    pub fn with_opening(lines: usize) -> Self {
+        Self { opening: lines, ..Self::default() }
+    }
+
     /// Whether a line of this kind is written now; counted where it is not.
-    pub fn admits(&mut self, kind: &K, now: Instant) -> bool {
+    pub fn admits(&mut self, kind: &str, now: Instant) -> bool {
         if self.opening > 0 {
             self.opening -= 1;
             return true;
         }
-        while self.written.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= SECOND) {
-            self.written.pop_front();
-        }
+        self.written.retain(|(at, _)| now.saturating_duration_since(*at) < SECOND);
         let is_new = || self.written.iter().all(|(_, other)| other != kind);
         let admitted = match self.written.len() {
             lines if lines < FIRST_COME => true,
@@ -102,56 +100,46 @@ impl<K: Clone + Ord> Pace<K> {
             _ => false,
         };
         if admitted {
-            self.written.push_back((now, kind.clone()));
+            self.written.push((now, kind.to_owned()));
         } else {
-            self.leave_out(kind, now);
+            self.since.get_or_insert(now);
+            self.left_out.add(kind);
         }
         admitted
     }
 
     /// The sum, once a second has passed since the first line that was left out.
-    pub fn due(&mut self, now: Instant) -> Option<LeftOut<K>> {
+    pub fn due(&mut self, now: Instant) -> Option<LeftOut> {
         self.since.filter(|since| now.saturating_duration_since(*since) >= SECOND)?;
         self.rest()
     }
 
     /// The sum of what was left out and not told, if there is any.
-    pub fn rest(&mut self) -> Option<LeftOut<K>> {
+    pub fn rest(&mut self) -> Option<LeftOut> {
         self.since.take()?;
-        Some(LeftOut { kinds: std::mem::take(&mut self.left_out), others: std::mem::take(&mut self.others) })
-    }
-
-    fn leave_out(&mut self, kind: &K, now: Instant) {
-        self.since.get_or_insert(now);
-        if let Some(lines) = self.left_out.get_mut(kind) {
-            *lines += 1;
-        } else if self.left_out.len() < KINDS {
-            self.left_out.insert(kind.clone(), 1);
-        } else {
-            self.others += 1;
-        }
+        Some(std::mem::take(&mut self.left_out))
     }
 }
 
 /// Writes a sum.
-type Tell<K> = Box<dyn Fn(&LeftOut<K>) + Send + Sync>;
+type Tell = Box<dyn Fn(&LeftOut) + Send + Sync>;
 
 /// A [`Pace`] that many threads share and that tells its sums by itself. It has a thread of its own only while there is
 /// something left to tell.
-pub struct Paced<K> {
-    pace: Mutex<Pace<K>>,
+pub struct Paced {
+    pace: Mutex<Pace>,
     left_out: AtomicU64,
-    tell: Tell<K>,
+    tell: Tell,
 }
 
-impl<K: Clone + Ord + Send + 'static> Paced<K> {
+impl Paced {
     /// One whose sums are written by `tell`, which must not ask it again.
-    pub fn new(pace: Pace<K>, tell: impl Fn(&LeftOut<K>) + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { pace: Mutex::new(pace), left_out: AtomicU64::new(0), tell: Box::new(tell) })
+    pub fn new(pace: Pace, tell: Tell) -> Arc<Self> {
+        Arc::new(Self { pace: Mutex::new(pace), left_out: AtomicU64::new(0), tell })
     }
 
     /// Whether a line of this kind is written now.
-    pub fn admits(self: &Arc<Self>, kind: &K) -> bool {
+    pub fn admits(self: &Arc<Self>, kind: &str) -> bool {
         let now = Instant::now();
         let (admitted, due, first) = {
             let mut pace = self.pace();
@@ -199,13 +187,13 @@ impl<K: Clone + Ord + Send + 'static> Paced<K> {
         drop(told_later);
     }
 
-    fn pace(&self) -> MutexGuard<'_, Pace<K>> {
+    fn pace(&self) -> MutexGuard<'_, Pace> {
         // Counts only: after a panic in another holder they are still the best known.
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<K> fmt::Debug for Paced<K> {
+impl fmt::Debug for Paced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Paced").field("left_out", &self.left_out).finish_non_exhaustive()
     }
@@ -227,7 +215,7 @@ mod tests {
                 told += sum.lines();
                 written.push(*at);
             }
-            if pace.admits(kind, now) {
+            if pace.admits(&kind.to_string(), now) {
                 written.push(*at);
             }
         }
@@ -257,17 +245,17 @@ mod tests {
     #[test]
     fn a_flood_of_one_kind_leaves_room_for_a_rare_one() {
         let (mut pace, now) = (Pace::default(), Instant::now());
-        let flood = (0..1_000).filter(|_| pace.admits(&"flood", now)).count();
+        let flood = (0..1_000).filter(|_| pace.admits("flood", now)).count();
         assert_eq!(flood, FIRST_COME);
-        assert!(pace.admits(&"rare", now));
-        assert!(!pace.admits(&"rare", now), "a kind that has had its line waits as the others do");
+        assert!(pace.admits("rare", now));
+        assert!(!pace.admits("rare", now), "a kind that has had its line waits as the others do");
     }
 
     #[test]
     fn the_sum_names_each_kind_and_bounds_how_many() {
         let (mut pace, now) = (Pace::default(), Instant::now());
         for kind in 0..100 {
-            pace.admits(&kind, now);
+            pace.admits(&i32::to_string(&kind), now);
         }
         assert_eq!(pace.due(now), None, "it waits for its second");
         let sum = pace.due(now + SECOND).unwrap();
@@ -280,8 +268,8 @@ mod tests {
     #[test]
     fn what_was_left_out_is_told_without_another_line() {
         let (told, tells) = channel();
-        let paced = Paced::new(Pace::default(), move |sum: &LeftOut<&str>| told.send(sum.lines()).unwrap());
-        let written = (0..500).filter(|_| paced.admits(&"a")).count();
+        let paced = Paced::new(Pace::default(), Box::new(move |sum| told.send(sum.lines()).unwrap()));
+        let written = (0..500).filter(|_| paced.admits("a")).count();
         let sum = tells.recv_timeout(Duration::from_secs(10)).unwrap();
         assert_eq!(written as u64 + paced.left_out(), 500);
         // A machine that stops in between begins another second.

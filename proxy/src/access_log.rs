@@ -11,7 +11,6 @@ mod line;
 mod tests;
 
 use std::{
-    fmt,
     io::{self, Write},
     sync::{
         Arc, Mutex, PoisonError,
@@ -20,13 +19,13 @@ use std::{
     time::Duration,
 };
 
-use ringmail_process::pace::{LeftOut, Pace, Paced};
+use ringmail_process::pace::{Pace, Paced};
 
 use crate::{
     config::AccessLogFormat,
     line_queue::{LineQueue, Room},
     reason::Reason,
-    record::{Direction, Live},
+    record::Live,
 };
 use line::Line;
 
@@ -46,20 +45,7 @@ pub struct AccessLog {
 struct Shared {
     out: Arc<Out>,
     /// Of the lines of connections that failed. Without it, all are written.
-    faults: Option<Arc<Paced<Fault>>>,
-}
-
-/// What tells connections that failed apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Fault {
-    direction: Direction,
-    reason: Reason,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.direction.as_str(), self.reason.as_str())
-    }
+    faults: Option<Arc<Paced>>,
 }
 
 /// The way to whoever reads.
@@ -117,8 +103,7 @@ impl AccessLog {
         })?;
         let out = Arc::new(Out::new(format, Sink::Queue(queue)));
         let told_to = Arc::clone(&out);
-        let faults =
-            Paced::new(Pace::default(), move |sum: &LeftOut<Fault>| told_to.write(|| Line::left_out(sum)));
+        let faults = Paced::new(Pace::default(), Box::new(move |sum| told_to.write(|| Line::left_out(sum))));
         Ok(Self { shared: Arc::new(Shared { out, faults: Some(faults) }) })
     }
 
@@ -133,9 +118,9 @@ impl AccessLog {
         if out.format() == AccessLogFormat::Off {
             return;
         }
-        let fault = Fault { direction: live.direction, reason };
+        let kind = || format!("{} {}", live.direction.as_str(), reason.as_str());
         match faults {
-            Some(faults) if reason.is_fault() && !faults.admits(&fault) => {}
+            Some(faults) if reason.is_fault() && !faults.admits(&kind()) => {}
             Some(_) | None => out.write(|| Line::new(live, reason, error)),
         }
     }

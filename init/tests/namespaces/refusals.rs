@@ -101,7 +101,7 @@ fn net_raw_is_needed_by_legacy_alone() {
         command.args([env!("CARGO_BIN_EXE_ringmail-init"), "--backend", backend]);
         let run = inside(&lab.pod, || Run::of(&mut command));
         assert_eq!(run.code, Some(code), "{backend}: {}", run.text);
-        let named = run.text.contains("the container needs the capability NET_RAW");
+        let named = run.text.contains("the container needs the capabilities NET_RAW");
         assert_eq!(named, code != 0, "{backend}: {}", run.text);
     }
     shown!(

@@ -15,7 +15,6 @@ use ringmail_process::pace::LeftOut;
 use serde::{Serialize, Serializer};
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
-use super::Fault;
 use crate::{
     reason::Reason,
     record::{Direction, Live},
@@ -78,7 +77,7 @@ impl Line {
     }
 
     /// The line of those connections that have none of their own.
-    pub(super) fn left_out(sum: &LeftOut<Fault>) -> Self {
+    pub(super) fn left_out(sum: &LeftOut) -> Self {
         let mut line = Self { fields: Vec::with_capacity(3) };
         line.text_field("time", timestamp(SystemTime::now()));
         line.number("left_out", sum.lines());
