@@ -122,7 +122,8 @@ impl Parent {
                     error!(?end, after = ?started.elapsed(), "data plane died: starting it again; report it with the lines above");
                 }
                 Err(error) => {
-                    error!(error = %cgroup::explain(error), "data plane cannot be started: trying again");
+                    let error = cgroup::explain(error);
+                    error!(%error, "data plane cannot be started: trying again");
                 }
             }
             let pause = self.restarts.died(Instant::now());
