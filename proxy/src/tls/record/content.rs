@@ -16,14 +16,18 @@ pub(super) const LAST_KNOWN_TYPE: u8 = 24;
 /// The version in every record's header, frozen long ago; only its major part is looked at.
 pub(super) const LEGACY_VERSION: [u8; 2] = [3, 3];
 
-/// Empty records in a row that are taken: they cost their receiver as much as full ones. The same as rustls's.
-pub(super) const MAX_EMPTY_RECORDS: u8 = 32;
+/// Whether a record of TLS can start with this type and this major part of its version.
+pub(in crate::tls) fn starts_a_record([kind, major]: [u8; 2]) -> bool {
+    (CHANGE_CIPHER_SPEC..=LAST_KNOWN_TYPE).contains(&kind) && major == LEGACY_VERSION[0]
+}
+
+/// Records in a row that are taken though they carry no data: empty ones, key updates, tickets. Each costs its
+/// receiver as much as a full one. As many as rustls takes of each kind; here they share one count, or two kinds in
+/// turns would be a flood without an end.
+pub(super) const MAX_WITHOUT_DATA: u8 = 32;
 
 /// Warnings that are taken. Java sends one before its goodbye.
 pub(super) const MAX_WARNINGS: u8 = 4;
-
-/// Key updates that are taken without application data in between, as in BoringSSL and rustls.
-pub(super) const MAX_KEY_UPDATES: u8 = 32;
 
 /// Why a record, or what is inside, was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,15 +87,12 @@ pub enum RecordError {
     /// More than a record may hold.
     #[error("a record of {0} bytes, more than a record may hold")]
     Overflow(usize),
-    /// Too many records that carry nothing.
-    #[error("more than 32 empty records in a row")]
-    TooManyEmpty,
-    /// Too many key updates.
-    #[error("more than 32 key updates without data")]
-    TooManyKeyUpdates,
     /// Too many warnings.
     #[error("more than 4 warnings")]
     TooManyWarnings,
+    /// Too many records that bring nobody anything.
+    #[error("more than 32 records without data in a row")]
+    TooManyWithoutData,
     /// A content type that may not be inside.
     #[error("content of type {0}")]
     Type(u8),
@@ -110,9 +111,8 @@ impl RecordError {
             | Self::KeyUpdateNotLast
             | Self::Message(_)
             | Self::NoContentType
-            | Self::TooManyEmpty
-            | Self::TooManyKeyUpdates
             | Self::TooManyWarnings
+            | Self::TooManyWithoutData
             | Self::Type(_) => AlertDescription::UnexpectedMessage,
             Self::BadAlert(_) | Self::Header { .. } | Self::KeyUpdateLen(_) | Self::MessageTooLong(_) => {
                 AlertDescription::DecodeError

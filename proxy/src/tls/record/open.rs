@@ -6,8 +6,8 @@ use rustls::AlertDescription;
 
 use super::{
     content::{
-        ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, LAST_KNOWN_TYPE, LEGACY_VERSION,
-        MAX_EMPTY_RECORDS, MAX_KEY_UPDATES, MAX_WARNINGS, RecordError,
+        ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, LEGACY_VERSION, MAX_WARNINGS,
+        MAX_WITHOUT_DATA, RecordError, starts_a_record,
     },
     key::Key,
     message::{Message, Messages},
@@ -36,15 +36,14 @@ pub(super) enum Opened {
 pub(super) struct Opener {
     key: Key,
     messages: Messages,
-    empty_records: u8,
     warnings: u8,
-    key_updates: u8,
+    without_data: u8,
 }
 
 impl Opener {
     /// Opens with `key` from its next record on.
     pub(super) fn new(key: Key) -> Self {
-        Self { key, messages: Messages::default(), empty_records: 0, warnings: 0, key_updates: 0 }
+        Self { key, messages: Messages::default(), warnings: 0, without_data: 0 }
     }
 
     /// Gives back what can be made again.
@@ -64,15 +63,15 @@ impl Opener {
         let inner = self.key.open(&mut buffer[sealed.clone()])?;
         let (content_type, content) = unpadded(&buffer[sealed.start..sealed.start + inner])?;
         let content = sealed.start..sealed.start + content;
-        self.count_empty(content.is_empty())?;
+        // An alert ends the connection or is one of few.
+        if content_type != ALERT {
+            self.count(content_type == APPLICATION_DATA && !content.is_empty())?;
+        }
         if self.messages.is_open() && content_type != HANDSHAKE {
             return Err(RecordError::Interleaved(content_type));
         }
         let opened = match content_type {
-            APPLICATION_DATA => {
-                self.key_updates = 0;
-                Opened::Data(content)
-            }
+            APPLICATION_DATA => Opened::Data(content),
             ALERT => self.alert(&buffer[content])?,
             HANDSHAKE => self.handshake(&buffer[content], schedule)?,
             other => return Err(RecordError::Type(other)),
@@ -102,13 +101,13 @@ impl Opener {
         Ok(Some(sealed))
     }
 
-    fn count_empty(&mut self, empty: bool) -> Result<(), RecordError> {
-        if !empty {
-            self.empty_records = 0;
-        } else if self.empty_records == MAX_EMPTY_RECORDS {
-            return Err(RecordError::TooManyEmpty);
+    fn count(&mut self, is_data: bool) -> Result<(), RecordError> {
+        if is_data {
+            self.without_data = 0;
+        } else if self.without_data == MAX_WITHOUT_DATA {
+            return Err(RecordError::TooManyWithoutData);
         } else {
-            self.empty_records += 1;
+            self.without_data += 1;
         }
         Ok(())
     }
@@ -140,10 +139,6 @@ impl Opener {
         match self.messages.read(content, schedule.takes_tickets())? {
             None => Ok(Opened::Nothing),
             Some(Message::KeyUpdate { requested }) => {
-                if self.key_updates == MAX_KEY_UPDATES {
-                    return Err(RecordError::TooManyKeyUpdates);
-                }
-                self.key_updates += 1;
                 self.key = schedule.next_opening()?;
                 Ok(if requested { Opened::KeyUpdateRequested } else { Opened::Nothing })
             }
@@ -155,7 +150,7 @@ impl Opener {
 fn check_header(head: &[u8]) -> Result<(), RecordError> {
     let Some(kind) = head.first().copied() else { return Ok(()) };
     let version = head.get(1).copied().filter(|_| head.len() > 2).unwrap_or(LEGACY_VERSION[0]);
-    if (CHANGE_CIPHER_SPEC..=LAST_KNOWN_TYPE).contains(&kind) && version == LEGACY_VERSION[0] {
+    if starts_a_record([kind, version]) {
         return Ok(());
     }
     Err(RecordError::Header { kind, version })

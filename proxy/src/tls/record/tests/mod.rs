@@ -1,6 +1,7 @@
 //! The record layer against the standard's own vectors and against rustls.
 
 mod differential;
+mod floods;
 mod session;
 mod updates;
 mod vectors;
