@@ -304,6 +304,45 @@ async fn whoever_speaks_no_tls_13_is_refused_with_the_reason() {
     }
 }
 
+/// What is no record of TLS, on its way from somebody who has spoken TLS before.
+const GARBAGE: &[&[u8]] = &[
+    b"GET / HTTP/1.1\r\n\r\n",
+    &[22, 3, 3, 0x7f, 0xff, 1],
+    &[22, 3, 3, 0, 0, 22, 3, 3, 0, 0],
+    &[0x99, 3, 3, 0, 1, 0],
+    &[21, 3, 3, 0, 1, 2],
+];
+
+#[tokio::test]
+async fn whoever_has_spoken_tls_is_never_called_plaintext() {
+    let ca = Ca::new("root");
+    let (client, server) = (ca.credentials("a"), ca.credentials("b"));
+    let name = rustls::pki_types::ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
+    for garbage in GARBAGE {
+        let (mut near, far) = pair().await;
+        let config = Arc::new(foreign_config(&ca, true, &["istio"]));
+        let mut hello = Vec::new();
+        rustls::ClientConnection::new(config, name.clone()).unwrap().write_tls(&mut hello).unwrap();
+        near.write_all(&[&hello, *garbage].concat()).await.unwrap();
+        let (error, _) = tls::accept(far, Vec::new(), &server, DEADLINE).await.map(|_| ()).unwrap_err();
+        assert_eq!(error.reason(), Reason::HandshakeFailed, "{garbage:?}: {error}");
+    }
+    for (answer, expected) in [
+        (GARBAGE[0], Reason::PlaintextRefused),
+        (GARBAGE[1], Reason::HandshakeFailed),
+        (GARBAGE[2], Reason::HandshakeFailed),
+        (GARBAGE[3], Reason::PlaintextRefused),
+        (GARBAGE[4], Reason::HandshakeFailed),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", Reason::PlaintextRefused),
+    ] {
+        let (near, mut far) = pair().await;
+        let address = near.peer_addr().unwrap().ip();
+        far.write_all(answer).await.unwrap();
+        let (error, _) = tls::connect(near, address, &client, DEADLINE).await.map(|_| ()).unwrap_err();
+        assert_eq!(error.reason(), expected, "{answer:?}: {error}");
+    }
+}
+
 #[tokio::test]
 async fn silence_and_half_a_handshake_end_at_the_deadline() {
     let ca = Ca::new("root");

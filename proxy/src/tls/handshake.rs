@@ -71,7 +71,7 @@ impl HandshakeError {
         }
     }
 
-    fn from_io(error: io::Error, verdict: Option<Result<VerifiedPeer, PeerError>>) -> Self {
+    fn of(Failure { error, is_tls, verdict }: Failure) -> Self {
         if let Some(Err(refused)) = verdict {
             return Self::Certificate(refused);
         }
@@ -79,14 +79,14 @@ impl HandshakeError {
             return Self::Eof;
         }
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).cloned();
-        tls.map_or(Self::Io(error), Self::from_tls)
+        tls.map_or(Self::Io(error), |tls| Self::from_tls(tls, is_tls))
     }
 
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "rustls's error is open: what has no name here is a protocol fault"
     )]
-    fn from_tls(error: Error) -> Self {
+    fn from_tls(error: Error, is_tls: bool) -> Self {
         match error {
             Error::AlertReceived(alert) => Self::RefusedByPeer(alert),
             Error::NoCertificatesPresented => Self::NoCertificate,
@@ -96,9 +96,12 @@ impl HandshakeError {
                 | InvalidMessage::MessageTooLarge
                 | InvalidMessage::InvalidEmptyPayload
                 | InvalidMessage::MessageTooShort,
-            ) => Self::Plaintext,
+            ) if !is_tls => Self::Plaintext,
             Error::PeerIncompatible(
-                PeerIncompatible::SupportedVersionsExtensionRequired
+                PeerIncompatible::ServerDoesNotSupportTls12Or13
+                // Which 1.3 cannot do without, and clients before 1.2 do not know.
+                | PeerIncompatible::SignatureAlgorithmsExtensionRequired
+                | PeerIncompatible::SupportedVersionsExtensionRequired
                 | PeerIncompatible::Tls12NotOffered
                 | PeerIncompatible::Tls12NotOfferedOrEnabled
                 | PeerIncompatible::Tls13RequiredForQuic
@@ -176,7 +179,10 @@ async fn unbuffered<S: Side>(mut tcp: TcpStream, prefix: Vec<u8>, side: S) -> Re
         Err(failure) => Err((failure, tcp)),
         Ok(Complete { secrets, agreed, verdict }) => match RecordStream::new(tcp, secrets) {
             Ok(stream) => Ok(Shaken { layer: Layer::Records(stream), agreed, verdict }),
-            Err((error, tcp)) => Err((Failure { error: io::Error::other(error), verdict: None }, tcp)),
+            Err((error, tcp)) => {
+                let error = io::Error::other(error);
+                Err((Failure { error, is_tls: true, verdict: None }, tcp))
+            }
         },
     }
 }
@@ -193,7 +199,7 @@ async fn within(
             // No verification ran, so nobody is known: never let it pass.
             None => Err((HandshakeError::NoCertificate, None)),
         },
-        Ok(Err((failure, tcp))) => Err((HandshakeError::from_io(failure.error, failure.verdict), Some(tcp))),
+        Ok(Err((failure, tcp))) => Err((HandshakeError::of(failure), Some(tcp))),
         Err(_elapsed) => Err((HandshakeError::TimedOut(deadline), None)),
     }
 }

@@ -16,7 +16,10 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use super::record::{RecordError, Sealer};
+use super::{
+    beginning::Beginning,
+    record::{RecordError, Sealer},
+};
 use crate::slab::{Size, Slab};
 
 /// A socket whose first bytes were already read: they are given out again before the socket's own.
@@ -24,12 +27,18 @@ use crate::slab::{Size, Slab};
 pub(super) struct Prefixed {
     prefix: Vec<u8>,
     given: usize,
+    beginning: Beginning,
     tcp: TcpStream,
 }
 
 impl Prefixed {
     pub(super) fn new(prefix: Vec<u8>, tcp: TcpStream) -> Self {
-        Self { prefix, given: 0, tcp }
+        Self { prefix, given: 0, beginning: Beginning::default(), tcp }
+    }
+
+    /// Whether what was read so far began as TLS does.
+    pub(super) fn begins_as_tls(&self) -> bool {
+        self.beginning.is_tls()
     }
 
     pub(super) fn into_inner(self) -> TcpStream {
@@ -48,13 +57,18 @@ impl AsyncRead for Prefixed {
             let taken = rest.len().min(buf.remaining());
             buf.put_slice(&rest[..taken]);
             self.given += taken;
+            let this = &mut *self;
+            this.beginning.hear(&this.prefix[this.given - taken..this.given]);
             if self.given == self.prefix.len() {
                 self.prefix = Vec::new();
                 self.given = 0;
             }
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
+        let had = buf.filled().len();
+        let read = Pin::new(&mut self.tcp).poll_read(cx, buf);
+        self.beginning.hear(&buf.filled()[had..]);
+        read
     }
 }
 

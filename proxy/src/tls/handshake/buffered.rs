@@ -65,7 +65,9 @@ async fn watched<S>(
             let agreed = agreed(stream.get_ref().1);
             Ok(Shaken { layer: Layer::Reference(Box::new(ReferenceStream::new(stream))), agreed, verdict })
         }
-        Err((error, socket)) => Err((Failure { error, verdict }, socket.into_inner())),
+        Err((error, socket)) => {
+            Err((Failure { error, is_tls: socket.begins_as_tls(), verdict }, socket.into_inner()))
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     super::{
+        beginning::Beginning,
         record::{self, Schedule, Secrets, TrafficSecrets, take_secrets},
         stream::Agreed,
         verifier::take_verdict,
@@ -39,6 +40,8 @@ const MAX_INCOMING: usize = 128 * 1024;
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: io::Error,
+    /// Whether the peer speaks TLS, by how it began.
+    pub(super) is_tls: bool,
     pub(super) verdict: Option<Result<VerifiedPeer, PeerError>>,
 }
 
@@ -105,13 +108,22 @@ pub(super) async fn drive<S: Side>(
     side: S,
     prefix: Vec<u8>,
 ) -> Result<Complete, Failure> {
-    let mut driver =
-        Driver { side, incoming: prefix, whole: 0, outgoing: Vec::new(), verdict: None, traffic: None };
+    let mut beginning = Beginning::default();
+    beginning.hear(&prefix);
+    let mut driver = Driver {
+        side,
+        beginning,
+        incoming: prefix,
+        whole: 0,
+        outgoing: Vec::new(),
+        verdict: None,
+        traffic: None,
+    };
     match driver.shake(tcp).await {
         Ok(()) => driver.complete(),
         Err(error) => {
             driver.tell_failure(tcp).await;
-            Err(Failure { error, verdict: driver.verdict })
+            Err(Failure { error, is_tls: driver.beginning.is_tls(), verdict: driver.verdict })
         }
     }
 }
@@ -125,6 +137,7 @@ enum Next {
 
 struct Driver<S> {
     side: S,
+    beginning: Beginning,
     incoming: Vec<u8>,
     /// How much of `incoming` rustls has seen as whole records.
     whole: usize,
@@ -148,9 +161,11 @@ impl<S: Side> Driver<S> {
                 }
                 Next::Read => {
                     self.incoming.reserve(READ_LEN);
+                    let had = self.incoming.len();
                     if tcp.read_buf(&mut self.incoming).await? == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
+                    self.beginning.hear(&self.incoming[had..]);
                     self.show_next_record();
                 }
             }
@@ -215,8 +230,8 @@ impl<S: Side> Driver<S> {
             (Ok(keys), Ok(schedule)) => {
                 Ok(Complete { secrets: Secrets { keys, schedule, limit, rest: incoming }, agreed, verdict })
             }
-            (Err(error), _) => Err(Failure { error: invalid(error), verdict }),
-            (_, Err(error)) => Err(Failure { error: io::Error::other(error), verdict }),
+            (Err(error), _) => Err(Failure { error: invalid(error), is_tls: true, verdict }),
+            (_, Err(error)) => Err(Failure { error: io::Error::other(error), is_tls: true, verdict }),
         }
     }
 

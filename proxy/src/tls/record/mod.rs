@@ -21,6 +21,7 @@ mod seal;
 mod stream;
 
 pub use content::RecordError;
+pub(super) use content::starts_a_record;
 pub(super) use schedule::{Schedule, Side, TakeSecrets, TrafficSecrets, take_secrets};
 pub(super) use seal::Sealer;
 pub use stream::RecordStream;
