@@ -6,6 +6,8 @@
 //!
 //! `RINGMAIL_NIGHTLY=1` runs each scenario on both Ignite versions, `RINGMAIL_IGNITE=2.16.0` on that one.
 
+pub mod adversary;
+pub mod arena;
 pub mod intruder;
 pub mod kube;
 pub mod roots;

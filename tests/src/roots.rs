@@ -3,8 +3,11 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use ringmail_lab::mesh::MeshFiles;
+use rustls::pki_types::CertificateDer;
 
 /// A self-signed root with its key.
 #[derive(Debug)]
@@ -23,6 +26,16 @@ impl Root {
     /// Its certificate.
     pub fn pem(&self) -> String {
         self.0.pem()
+    }
+
+    /// Its certificate as bytes.
+    pub fn der(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
+    }
+
+    /// What signs in its name.
+    pub fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.0
     }
 
     /// Puts it where the CA has its signing key from, all files at once, as a mounted Secret changes: a link

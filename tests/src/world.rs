@@ -45,7 +45,7 @@ pub const KEYS: u64 = 5_000;
 pub const CACHE: &str = "keys";
 
 /// What a root is called that signs from the start.
-const FIRST_ROOT: &str = "first root";
+pub(crate) const FIRST_ROOT: &str = "first root";
 
 /// What a world is made of.
 #[derive(Clone, Debug)]
@@ -334,7 +334,7 @@ pub fn versions() -> Vec<IgniteVersion> {
 
 /// A folder of its own for a scenario's logs, open to the proxy's user. It is kept when the scenario
 /// fails, so that its logs can be read.
-fn scenario_folder() -> Result<PathBuf> {
+pub(crate) fn scenario_folder() -> Result<PathBuf> {
     let base = shared_temporary_place()?.join("ringmail-e2e");
     std::fs::create_dir_all(&base)?;
     let folder = tempfile::Builder::new().prefix("scenario-").tempdir_in(&base)?.keep();
