@@ -222,6 +222,7 @@ esac
 case $SUITE in
 nightly)
     export RINGMAIL_NIGHTLY=1
+    step "other people's TLS as the adversary" scripts/second-opinion.sh
     step "ignite scenarios, all of them" scenarios "$NIGHTLY_LIMIT" --include-ignored
     ;;
 test | e2e)
