@@ -77,9 +77,8 @@ const fn answers(
     Row { name, reason, ends: Ending::Reset, act }
 }
 
-fn thrown(tcp: &TcpStream, bytes: &[u8]) -> Result<Ending> {
-    let was_reset =
-        (&mut &*tcp).write_all(bytes).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+fn thrown(mut tcp: &TcpStream, bytes: &[u8]) -> Result<Ending> {
+    let was_reset = tcp.write_all(bytes).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
     let ended = ending(tcp);
     // Whoever was told by a write is told of an end by a read.
     Ok(if was_reset && ended == Ending::Fin { Ending::Reset } else { ended })
@@ -357,11 +356,11 @@ pub const ANSWERS: &[Answers] = &[
         ending(tcp);
         Ok(())
     }),
-    answers("the same flight twice", "tls_failed", |tools, tcp| {
+    answers("the same flight twice", "tls_failed", |tools, mut tcp| {
         let flight = flight(tools, tcp)?;
         throw(tcp, &flight.repeat(2));
         // The client believes to be done before it sees the second.
-        let _ = (&mut &*tcp).read(&mut [0; 1024]);
+        let _ = tcp.read(&mut [0; 1024]);
         ending(tcp);
         Ok(())
     }),

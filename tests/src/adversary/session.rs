@@ -149,7 +149,9 @@ pub fn behave(mut tcp: &TcpStream, side: &mut Connection) -> Ending {
             Err(error) => return ending_by(&error),
         }
         match side.process_new_packets() {
-            Ok(_) => drop(side.reader().read(&mut [0; 1024])),
+            Ok(_) => {
+                let _ = side.reader().read(&mut [0; 1024]);
+            }
             Err(rustls::Error::AlertReceived(alert)) => return Ending::Alert(u8::from(alert)),
             Err(_) => return Ending::Fin,
         }
