@@ -4,19 +4,20 @@
 //! the listener's backlog, and handshakes beyond their limit wait for a turn within their deadline.
 //! Only a single source that holds far more than a node ever does is refused.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-};
+use std::{collections::HashMap, net::IpAddr, pin::pin, sync::Arc};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::{admin, config::Config, copy::PIPE_DESCRIPTORS};
+use crate::{
+    admin,
+    config::Config,
+    copy::PIPE_DESCRIPTORS,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
 
 /// Descriptors kept free beside those that are counted below: twelve listeners, the standard streams, the parent's
 /// socket, files that are read, a renewal, a lookup of a name and a peer that is told its end.
@@ -113,7 +114,9 @@ impl Limits {
     /// Waits until one more connection may be accepted, and takes its place.
     pub async fn admit(self: &Arc<Self>) -> Permit {
         loop {
-            let freed = self.freed.notified();
+            let mut freed = pin!(self.freed.notified());
+            // Waits from before the look: two places that are freed between the looks and the waits of two would else wake one.
+            freed.as_mut().enable();
             let admitted = self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
                 (open < self.max_connections).then_some(open + 1)
             });

@@ -5,12 +5,7 @@
 
 use std::{
     io::{self, Write},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{RecvTimeoutError, SyncSender, sync_channel},
-    },
-    thread,
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,6 +14,13 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use tokio::sync::mpsc::{
     self, Receiver, Sender,
     error::{TryRecvError, TrySendError},
+};
+
+use crate::sync::{
+    self,
+    atomic::{AtomicU64, Ordering},
+    mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+    thread,
 };
 
 /// How much there may be at once.
@@ -111,7 +113,7 @@ impl<W: Write> Writer<W> {
                     if is_read {
                         self.tell_dropped();
                     }
-                    self.receiver.blocking_recv()
+                    sync::next(&mut self.receiver)
                 }
                 Err(TryRecvError::Disconnected) => None,
             };
