@@ -15,12 +15,16 @@ readonly INPUT_SECONDS=20 MEMORY_MB=2048
 readonly MAX_LEN=8192
 
 readonly BUILT=target/fuzz/ringmail-fuzz FOUND=target/fuzz/corpus BROKEN=target/fuzz/broken LOGS=target/fuzz/logs
+readonly TRIES=$LOGS/tries
 mkdir -p "$FOUND" "$BROKEN" "$LOGS"
+: >"$TRIES"
 
 RUSTC_WORKSPACE_WRAPPER=$PWD/fuzz/instrument.sh cargo build --locked --workspace --bin ringmail-fuzz
 # The next build for anything else puts one there that sees nothing.
 cp "$CARGO_TARGET_DIR/debug/ringmail-fuzz" "$BUILT"
 ((SECONDS_EACH)) || exit 0
+
+cargo build --locked --workspace --bin ringmail-evidence
 
 targets=("$@")
 ((${#targets[@]})) || for folder in fuzz/corpus/*/; do targets+=("$(basename "$folder")"); done
@@ -35,6 +39,7 @@ look() {
         /^#[0-9]+/ { for (i = 1; i < NF; i++) if ($i == "cov:") cov = $(i + 1) }
         /number_of_executed_units/ { tries = $2 }
         END { printf "%-22s %10d tries, %6d edges reached\n", target, tries, cov }' "$log"
+    sed -n "s/^stat::number_of_executed_units: */$target /p" "$log" >>"$TRIES"
     if ((status)); then
         echo "$target: broken, exit $status"
         grep -E -A 4 "panicked at|ERROR|Test unit written" "$log" | tail -n 20
@@ -43,10 +48,15 @@ look() {
 }
 
 export -f look
-export SECONDS_EACH INPUT_SECONDS MEMORY_MB MAX_LEN BUILT FOUND BROKEN LOGS
+export SECONDS_EACH INPUT_SECONDS MEMORY_MB MAX_LEN BUILT FOUND BROKEN LOGS TRIES
 # What a target writes to disk is small and gone at once.
 TMPDIR=$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d)
 export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT
 printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I{} bash -c 'look {}'
+shown() {
+    "$CARGO_TARGET_DIR/debug/ringmail-evidence" tell M1 "$1" "$2" "nothing breaks" scripts/fuzz.sh
+}
+shown "tries of all ${#targets[@]} targets, ${SECONDS_EACH} s each" "$(awk '{ all += $2 } END { print all }' "$TRIES")"
+shown "tries of the slowest target" "$(sort -n -k 2 "$TRIES" | awk 'NR == 1 { print $2 " (" $1 ")" }')"
 echo "${#targets[@]} targets, $SECONDS_EACH s each: nothing broke"

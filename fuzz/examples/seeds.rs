@@ -173,6 +173,16 @@ apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: thin, namespace: ignite}
 spec: {host: n2.ignite.svc.cluster.local, trafficPolicy: {portLevelSettings: [{port: {number: 10800}, tls: {mode: DISABLE}}]}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: b, namespace: ignite}
+spec: {action: CUSTOM, provider: {name: x}, rules: [{to: [{operation: {ports: ['10800']}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: c, namespace: ignite}
+spec: {action: DENY, rules: [{to: [{operation: {ports: ['1']}}]}]}
 ";
     write("policy", "each-kind", policy.as_bytes());
     write("policy", "aliases", b"a: &a [1, 2]\nb: [*a, *a]\n");

@@ -193,10 +193,8 @@ pub(crate) fn trust_bundle(data: &[u8]) {
     let Ok(bundle) = TrustBundle::from_pem(DOMAIN.parse().unwrap(), data) else { return };
     assert!((1..=MAX_ROOTS).contains(&bundle.roots().len()));
     let again = TrustBundle::from_pem(DOMAIN.parse().unwrap(), bundle.to_pem().as_bytes()).unwrap();
-    assert_eq!(again.to_pem(), bundle.to_pem());
-    for root in again.roots() {
-        assert!(bundle.contains(&root.id));
-    }
+    let ids = |bundle: &TrustBundle| bundle.roots().iter().map(|root| root.id).collect::<Vec<_>>();
+    assert_eq!(ids(&again), ids(&bundle));
 }
 
 /// A key is written as it is read, and never in the error of one that is refused.
@@ -205,6 +203,8 @@ pub(crate) fn private_key(data: &[u8]) {
         Ok(key) => {
             let again = PrivateKey::from_pem(key.to_pem().as_bytes()).unwrap();
             assert_eq!((again.key_algorithm(), again.to_pem()), (key.key_algorithm(), key.to_pem()));
+            let encoding = |key: &PrivateKey| std::mem::discriminant(&key.der());
+            assert_eq!(encoding(&again), encoding(&key));
         }
         Err(error) => says_nothing_of(&error.to_string(), data),
     }

@@ -14,10 +14,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
     version::TLS13,
 };
-use tokio::{
-    net::{TcpStream, lookup_host},
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     metadata::{AsciiMetadataValue, MetadataMap},
@@ -27,7 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::Config,
-    credentials::random,
+    outside::{TcpStream, lookup_host, random},
     watched_file::{FileError, read_bounded},
 };
 

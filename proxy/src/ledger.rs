@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -22,6 +22,7 @@ use crate::{
     access_log::AccessLog,
     reason::Reason,
     record::{Direction, Live, Protection},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 /// Series a worker keeps at most. A ring of a few hundred nodes with five ports each way stays below.
@@ -220,8 +221,13 @@ impl Ledger {
         self.books().live.insert(live.id, Arc::clone(live));
     }
 
+    /// Counts the connection as opened, the first time.
     pub(crate) fn established(&self, live: &Live) {
         let mut books = self.books();
+        // Under the lock: a scrape that saw it established and not yet counted would make up a series for it.
+        if live.established.set(()).is_err() {
+            return;
+        }
         books.totals(live).opened += 1;
         if let Some(took) = live.handshake.get() {
             books.handshakes.entry(live.direction).or_default().observe(*took);

@@ -4,18 +4,17 @@
 //! the listener's backlog, and handshakes beyond their limit wait for a turn within their deadline.
 //! Only a single source that holds far more than a node ever does is refused.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-};
+use std::{collections::HashMap, net::IpAddr, pin::pin, sync::Arc};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
 
 /// What scrapes read of the limits.
 #[derive(Debug, Default)]
@@ -90,7 +89,9 @@ impl Limits {
     /// Waits until one more connection may be accepted, and takes its place.
     pub async fn admit(self: &Arc<Self>) -> Permit {
         loop {
-            let freed = self.freed.notified();
+            let mut freed = pin!(self.freed.notified());
+            // Waits from before the look: two places that are freed between the looks and the waits of two would else wake one.
+            freed.as_mut().enable();
             let admitted = self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
                 (open < self.max_connections).then_some(open + 1)
             });

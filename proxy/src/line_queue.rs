@@ -5,12 +5,7 @@
 
 use std::{
     io::{self, Write},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{RecvTimeoutError, SyncSender, sync_channel},
-    },
-    thread,
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,7 +16,15 @@ use tokio::sync::mpsc::{
     error::{TryRecvError, TrySendError},
 };
 
-use crate::cgroup;
+use crate::{
+    cgroup,
+    sync::{
+        self,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+        thread,
+    },
+};
 
 /// How much there may be at once.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +116,7 @@ impl<W: Write> Writer<W> {
                     if is_read {
                         self.tell_dropped();
                     }
-                    self.receiver.blocking_recv()
+                    sync::next(&mut self.receiver)
                 }
                 Err(TryRecvError::Disconnected) => None,
             };

@@ -8,17 +8,18 @@
 use std::{
     fmt,
     net::SocketAddr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime},
 };
 
 use ringmail_identity::{SpiffeId, Svid, VerifiedPeer};
 use ringmail_policy::{OutsideReason, Workload};
 
-use crate::{ledger::Ledger, reason::Reason};
+use crate::{
+    ledger::Ledger,
+    reason::Reason,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// Which way a connection crosses the sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -218,9 +219,7 @@ impl Record {
 
     /// Everything is decided and dialled: bytes flow from here on, and the connection counts as opened.
     pub fn established(&self) {
-        if self.live.established.set(()).is_ok() {
-            self.ledger.established(&self.live);
-        }
+        self.ledger.established(&self.live);
     }
 
     /// Ends the record. `error` is the cause in words, where there is more to say than the reason.

@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     config::{Config, OutboundOutside},
-    credentials::random,
     discovery::Asker,
+    outside::random,
     reason::Reason,
     snapshot::{Snapshot, Snapshots},
 };

@@ -14,6 +14,7 @@ use kit::{
     Ca, RECORD_LAYER, pair,
     wire::{NO_POLICY, PATIENCE, run, wire},
 };
+use ringmail_evidence::shown;
 use ringmail_proxy::tls;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -100,6 +101,7 @@ fn a_handshake_and_a_mebibyte_cost_no_more_instructions_than_they_did() {
         let each = (instructions(what, MANY) - instructions(what, FEW)) / (MANY - FEW);
         let most = known * (100 + MARGIN) / 100;
         println!("{what}: {each} instructions each, {known} are known, at most {most}");
+        shown!("P5", format!("instructions of the {what}, each"), each, format!("<= {most}"));
         if each > most {
             over.push(format!("{what}: {each} instructions each, at most {most}"));
         }

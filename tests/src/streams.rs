@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringmail_lab::{network::Pod, wire};
 
 /// The port that the tests' own applications listen on: captured like any other.
@@ -127,6 +128,12 @@ pub fn both_ways(pods: (&Pod, &Pod), listener: &TcpListener, count: u64, longest
     })
 }
 
+/// Lets this process have as many descriptors as the system allows it: both ends of a test's connections are its own.
+pub fn raise_descriptors() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raise the limit of descriptors")
+}
+
 /// What a process holds: open descriptors and resident memory in KiB.
 pub fn holds(pid: u32) -> Result<(usize, u64)> {
     let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
@@ -137,3 +144,17 @@ pub fn holds(pid: u32) -> Result<(usize, u64)> {
         .context("no RssAnon")?;
     Ok((descriptors, resident))
 }
+
+/// CPU time that a process has taken so far, its ended threads included.
+pub fn cpu(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name may hold spaces; what follows it does not.
+    let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let mut ticks = || -> Result<u64> { Ok(fields.next().context("no times in stat")?.parse()?) };
+    let ticks = ticks()? + ticks()?;
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// In which `/proc` counts, on every Linux there is.
+const TICKS_PER_SECOND: u64 = 100;

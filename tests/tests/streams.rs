@@ -10,9 +10,10 @@ use std::{
 };
 
 use ringmail_evidence::shown;
+use ringmail_lab::process::wait_until;
 use ringmail_tests::{
-    Shape, World, said,
-    streams::{both_ways, holds, listen, pair, receive, send},
+    Shape, World, nightly, said,
+    streams::{both_ways, cpu, holds, listen, pair, raise_descriptors, receive, send},
     versions,
     world::{CACHE, CLIENT, nothing_lost},
 };
@@ -54,7 +55,7 @@ fn a_half_closed_request_is_answered_and_both_sidecars_record_it_complete() {
     near.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "answer after a second");
     for (name, pod) in [(CLIENT, client), ("n1", node)] {
-        let complete = ringmail_lab::process::wait_until(Duration::from_secs(5), "a record", || {
+        let complete = wait_until(Duration::from_secs(5), "a record", || {
             let ended = said::ended(&world.sidecars[name], pod, "complete")?;
             Ok((ended > 0.0).then_some(ended))
         });
@@ -108,7 +109,7 @@ fn a_value_of_a_hundred_megabytes_comes_back_byte_for_byte() {
 fn sixty_four_streams_of_random_bytes_with_random_half_closes_match_and_leave_nothing_behind() {
     const STREAMS: u64 = 64;
     const WARM_UP_ROUNDS: u64 = 8;
-    let how_long = Duration::from_secs(30);
+    let how_long = Duration::from_secs(if nightly() { 600 } else { 60 });
     let mut world = World::new(versions()[0], Shape::strict()).unwrap();
     let planes: Vec<u32> =
         [CLIENT, "n1"].iter().map(|name| world.sidecar(name).unwrap().data_plane().unwrap()[0]).collect();
@@ -126,7 +127,13 @@ fn sixty_four_streams_of_random_bytes_with_random_half_closes_match_and_leave_no
         rounds += 1;
         bytes += both_ways((client, node), &listener, STREAMS, LONGEST_STREAM, rounds);
     }
-    println!("{rounds} rounds of {STREAMS} streams, {} MiB, 0 mismatches", bytes >> 20);
+    shown!(
+        "P3",
+        "bytes of streams with half-closes",
+        format!("{} MiB in {} s", bytes >> 20, how_long.as_secs()),
+        "each as sent"
+    );
+    shown!("P3", "streams, and ends other than a FIN", format!("{}, 0", rounds * STREAMS), "none");
     let back = Instant::now() + Duration::from_secs(15);
     for ((name, pid), before) in [CLIENT, "n1"].iter().zip(&planes).zip(before) {
         let after = loop {
@@ -139,6 +146,82 @@ fn sixty_four_streams_of_random_bytes_with_random_half_closes_match_and_leave_no
         println!("{name}: descriptors {} -> {}, resident {} -> {} KiB", before.0, after.0, before.1, after.1);
         assert!(after.0 <= before.0, "{name}: descriptors {} -> {}", before.0, after.0);
         assert!(after.1 < before.1 + GROWS_AT_MOST_KIB, "{name}: resident {} -> {} KiB", before.1, after.1);
+    }
+}
+
+/// What idle connections may hold of a sidecar, each: the promise; the figure that is told is far below.
+const IDLE_AT_MOST_KIB: u64 = 32;
+
+/// CPU that a sidecar with nothing but idle connections may take, as a share of a core.
+const IDLE_CPU_AT_MOST: f64 = 0.02;
+
+/// Descriptors of a sidecar that are not of a connection may be more or fewer by so many at another time: an admin's request, a
+/// renewal.
+const DESCRIPTORS_BESIDE: usize = 5;
+
+#[test]
+fn idle_connections_stay_cost_little_and_give_everything_back() {
+    let (connections, how_long) = if nightly() { (9_000, 600) } else { (1_000, 60) };
+    let shape = Shape::strict().with("max_connections_per_source", "20000");
+    let mut world = World::new(versions()[0], shape).unwrap();
+    let planes: Vec<u32> =
+        [CLIENT, "n1"].iter().map(|name| world.sidecar(name).unwrap().data_plane().unwrap()[0]).collect();
+    let (client, node) = (world.pod(CLIENT).unwrap(), world.pod("n1").unwrap());
+    let listener = listen(node).unwrap();
+    raise_descriptors().unwrap();
+    let before: Vec<_> = planes.iter().map(|pid| holds(*pid).unwrap()).collect();
+    let mut pairs: Vec<_> = (0..connections).map(|_| pair(client, node, &listener).unwrap()).collect();
+    say_a_word(&mut pairs);
+    // What a connection needs while it is young, it gives back once it has been idle for a look or two.
+    sleep(GIVEN_BACK);
+    let began: Vec<_> = planes.iter().map(|pid| cpu(*pid).unwrap()).collect();
+    sleep(Duration::from_secs(how_long));
+    for (((name, pid), before), began) in [CLIENT, "n1"].iter().zip(&planes).zip(&before).zip(began) {
+        let share = (cpu(*pid).unwrap() - began).as_secs_f64() / how_long as f64;
+        let each = holds(*pid).unwrap().1.saturating_sub(before.1) as f64 / connections as f64;
+        println!(
+            "{name}: {each:.1} KiB for each of {connections} idle connections, {:.2} % of a core",
+            share * 100.0
+        );
+        assert!(each < IDLE_AT_MOST_KIB as f64, "{name}: {each} KiB for each idle connection");
+        assert!(share < IDLE_CPU_AT_MOST, "{name}: {share} of a core with idle connections");
+        let side = if *name == CLIENT { "client's" } else { "server's" };
+        shown!(
+            "P1",
+            format!("memory of an idle connection, the {side} sidecar"),
+            format!("{each:.1} KiB"),
+            "< 32 KiB"
+        );
+        shown!(
+            "P1",
+            format!("CPU beside idle connections, the {side} sidecar"),
+            format!("{:.2} % of a core", share * 100.0),
+            "< 2 %"
+        );
+    }
+    say_a_word(&mut pairs);
+    shown!("P1", "idle connections, of these dropped", format!("{connections} for {how_long} s, 0"), "0");
+    drop(pairs);
+    let mut over = Vec::new();
+    for (pid, before) in planes.iter().zip(&before) {
+        let most = before.0 + DESCRIPTORS_BESIDE;
+        let back = || Ok(holds(*pid)?.0).map(|now| (now <= most).then_some(now));
+        over.push(
+            wait_until(Duration::from_secs(30), "its descriptors", back).unwrap().saturating_sub(before.0),
+        );
+    }
+    shown!("P1", "descriptors kept 30 s after the last connection", format!("{over:?}"), "<= 5");
+}
+
+/// A byte there and one back on each connection.
+fn say_a_word(pairs: &mut [(std::net::TcpStream, std::net::TcpStream)]) {
+    for (number, (near, far)) in pairs.iter_mut().enumerate() {
+        let mut heard = [0; 2];
+        near.write_all(b"?").unwrap();
+        far.read_exact(&mut heard[..1]).unwrap_or_else(|error| panic!("connection {number}: {error}"));
+        far.write_all(b"!").unwrap();
+        near.read_exact(&mut heard[1..]).unwrap_or_else(|error| panic!("connection {number}: {error}"));
+        assert_eq!(&heard, b"?!", "connection {number}");
     }
 }
 

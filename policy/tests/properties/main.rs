@@ -5,6 +5,7 @@
 mod authorization;
 mod left_alone;
 mod modes;
+mod outbound;
 mod text;
 
 use ringmail_policy::{Inbound, Pod, Resources, Settings};

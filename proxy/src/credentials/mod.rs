@@ -10,13 +10,13 @@
 //! Until the first credentials are published the proxy is not ready and retries; afterwards the old
 //! ones serve for as long as they are valid, and established connections for as long as they like.
 
-mod ca;
+pub(crate) mod ca;
 mod files;
 mod kept;
-mod publisher;
-mod renew;
+pub(crate) mod publisher;
+pub(crate) mod renew;
 mod schedule;
-mod source;
+pub(crate) mod source;
 mod status;
 
 #[cfg(test)]
@@ -40,7 +40,6 @@ use files::{FileRenewal, Files};
 use kept::Kept;
 use publisher::Publisher;
 use renew::Renewal;
-pub(crate) use schedule::random;
 pub use status::{RefreshError, RefreshErrorReason, Status};
 
 /// The sending end of the credentials.

@@ -21,7 +21,10 @@ use super::{
     source::Issued,
     status::{RefreshErrorReason, Status},
 };
-use crate::tls::material::{Credentials, MaterialError, TlsSettings};
+use crate::{
+    outside::now,
+    tls::material::{Credentials, MaterialError, TlsSettings},
+};
 
 /// Tells the wall clock's time; tests give one that jumps.
 pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -113,7 +116,7 @@ impl Publisher {
             tls: TlsSettings::default(),
             sender,
             status,
-            clock: Arc::new(SystemTime::now),
+            clock: Arc::new(now),
             keep: Box::new(|_| {}),
             held: None,
             also_trusted: Vec::new(),

@@ -18,11 +18,11 @@ use tracing::{info, warn};
 use super::{
     kept::Kept,
     publisher::{PublishError, Publisher, system_time},
-    schedule::{random, removal_check_after, renewal_after, retry_after},
+    schedule::{removal_check_after, renewal_after, retry_after},
     source::{IssueError, Issued, Source},
     status::{RefreshError, RefreshErrorReason},
 };
-use crate::watched_file::WatchedFiles;
+use crate::{outside::random, watched_file::WatchedFiles};
 
 /// How often the clocks and the watched file are looked at. A change needs two looks to be taken as
 /// complete and must be applied within a second.

@@ -1,9 +1,6 @@
 //! When to ask for credentials again. Pure: lives and random numbers in, durations out.
 
-use std::{
-    hash::{BuildHasher, Hasher, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
 
 /// Renewal at half of a certificate's life: the other half is the time in which a CA may be away.
 const RENEW_AT: f64 = 0.5;
@@ -64,13 +61,6 @@ fn spread(pause: Duration, share: f64, random: f64) -> Duration {
     pause.mul_f64(1.0 + share * (2.0 * random.clamp(0.0, 1.0) - 1.0))
 }
 
-/// A random number in 0..1, for spreading alone. The cryptographic library's would hold up the control
-/// thread for tens of milliseconds at its first use, in the middle of a start after a crash.
-pub(crate) fn random() -> f64 {
-    let bits = RandomState::new().build_hasher().finish();
-    bits as f64 / u64::MAX as f64
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -112,17 +102,6 @@ mod tests {
         let pauses: Vec<u64> = (1..=4).map(|asked| removal_check_after(asked, 0.5).as_secs()).collect();
         assert_eq!(pauses, [30, 60, 120, 240]);
         assert!(removal_check_after(u32::MAX, 1.0) > Duration::from_secs(365 * 24 * 60 * 60));
-    }
-
-    #[test]
-    fn random_numbers_fill_their_range_evenly() {
-        let mut tenths = [0; 10];
-        for _ in 0..10_000 {
-            let random = random();
-            assert!((0.0..=1.0).contains(&random));
-            tenths[((random * 10.0) as usize).min(9)] += 1;
-        }
-        assert!(tenths.iter().all(|count| (800..1200).contains(count)), "{tenths:?}");
     }
 
     proptest! {

@@ -25,10 +25,7 @@ use tracing::{error, info, warn};
 
 use super::{SnapshotSender, Status, mesh};
 use crate::{
-    config::Config,
-    control_plane::Server,
-    credentials::{KeepBytes, random},
-    snapshot::Snapshot,
+    config::Config, control_plane::Server, credentials::KeepBytes, outside::random, snapshot::Snapshot,
 };
 use held::{Fault, Held, Own};
 use stream::{Session, SessionError};

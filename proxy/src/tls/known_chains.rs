@@ -5,14 +5,12 @@
 //! leaf's own end, and for a minute at most, which bounds how late the end of an issuer is noticed. What a peer
 //! proves with every handshake, that it holds the leaf's key, is never remembered.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use ringmail_identity::{Usage, VerifiedPeer};
 use rustls::pki_types::{CertificateDer, UnixTime};
+
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How long a verdict stands. A storm of connections is over by then.
 const MAX_AGE: Duration = Duration::from_secs(60);
@@ -22,7 +20,7 @@ const MAX_CHAINS: usize = 128;
 
 /// The chains of one bundle; see the module.
 #[derive(Debug, Default)]
-pub(super) struct KnownChains {
+pub(crate) struct KnownChains {
     known: Mutex<VecDeque<Known>>,
 }
 
@@ -50,7 +48,7 @@ impl Known {
 
 impl KnownChains {
     /// The peer that this chain was verified for.
-    pub(super) fn find(
+    pub(crate) fn find(
         &self,
         chain: &[CertificateDer<'_>],
         usage: Usage,
@@ -62,7 +60,7 @@ impl KnownChains {
     }
 
     /// Remembers that the chain was verified for `peer` just now.
-    pub(super) fn remember(
+    pub(crate) fn remember(
         &self,
         chain: &[CertificateDer<'_>],
         usage: Usage,

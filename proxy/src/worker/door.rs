@@ -1,13 +1,6 @@
 //! Accepting for every worker, and which of them a connection goes to: the one with the fewest.
 
-use std::{
-    net::TcpListener,
-    rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-};
+use std::{net::TcpListener, rc::Rc, sync::Arc};
 
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -15,29 +8,30 @@ use crate::{
     limits::Limits,
     listen::{Accepted, accept_all},
     record::Direction,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 /// What is handed to a worker: a connection, and its share of the worker's load.
-pub(super) type Handed = (Accepted, Load);
+pub(crate) type Handed = (Accepted, Load);
 
 /// A worker, as whoever hands connections on sees it.
 #[derive(Clone, Debug)]
-pub(super) struct Seat {
-    pub(super) queue: mpsc::UnboundedSender<Handed>,
-    pub(super) load: Arc<AtomicUsize>,
+pub(crate) struct Seat {
+    pub(crate) queue: mpsc::UnboundedSender<Handed>,
+    pub(crate) load: Arc<AtomicUsize>,
 }
 
 /// The listeners, and what one who stands at them needs.
-pub(super) struct Door {
-    pub(super) listeners: Vec<(Direction, TcpListener)>,
-    pub(super) limits: Arc<Limits>,
+pub(crate) struct Door {
+    pub(crate) listeners: Vec<(Direction, TcpListener)>,
+    pub(crate) limits: Arc<Limits>,
     /// Connections that were handed on.
-    pub(super) begun: Arc<AtomicU64>,
+    pub(crate) begun: Arc<AtomicU64>,
 }
 
 impl Door {
     /// Accepts on every listener; returns once one of them does not accept any more.
-    pub(super) async fn keep(self, seats: Vec<Seat>) {
+    pub(crate) async fn keep(self, seats: Vec<Seat>) {
         let seats: Rc<[Seat]> = seats.into();
         let mut accepting = JoinSet::new();
         for (direction, listener) in self.listeners {
@@ -60,7 +54,7 @@ impl Door {
     }
 }
 
-fn hand_over(seats: &[Seat], accepted: Accepted) {
+pub(crate) fn hand_over(seats: &[Seat], accepted: Accepted) {
     let least = seats.iter().min_by_key(|seat| seat.load.load(Ordering::Relaxed));
     if let Some(seat) = least {
         // A worker that is gone drops the connection: the process is ending.
@@ -79,7 +73,7 @@ pub(super) fn listeners(
 
 /// A connection's share of its worker's load, given back also when its task panics.
 #[derive(Debug)]
-pub(super) struct Load(Arc<AtomicUsize>);
+pub(crate) struct Load(Arc<AtomicUsize>);
 
 impl Load {
     /// One more on this worker.
