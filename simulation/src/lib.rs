@@ -5,6 +5,7 @@
 //! lives through outages of the CA (turmoil). Shuttle's memory is sequentially consistent: it shows nothing of what needs an ordering of
 //! the processor's. No count here does.
 
+#![cfg(not(test))] // Its files have their tests in the proxy, and would bring them along.
 #![expect(clippy::unwrap_used, reason = "whatever is here is a test's")]
 
 pub mod orders;
@@ -75,12 +76,9 @@ mod listen {
     pub(crate) use crate::orders::door::{Accepted, accept_all};
 }
 
-/// Descriptors are not counted here.
-mod admin {
-    pub(crate) const PORTS: usize = 0;
-    pub(crate) const MAX_CONNECTIONS: usize = 0;
-}
-
-mod copy {
-    pub(crate) const PIPE_DESCRIPTORS: usize = 0;
+/// A thread that cannot be started has no reason here.
+mod cgroup {
+    pub(crate) fn explain(error: std::io::Error) -> std::io::Error {
+        error
+    }
 }

@@ -44,8 +44,7 @@ pub(crate) async fn accept_all(
 }
 
 fn limits() -> Arc<Limits> {
-    let settings = format!("max_connections: {PLACES}\nmax_handshakes_per_source: 1\n");
-    Limits::new(&Config::from_text("test.yaml", &settings).unwrap())
+    Limits::new(&Config::from_text("test.yaml", "max_handshakes_per_source: 1\n").unwrap(), PLACES)
 }
 
 /// Every place is taken, and all are given back while as many wait: each gets one, and keeps it, so that nobody is woken later who
