@@ -272,8 +272,9 @@ fn an_expired_certificate_closes_both_ways_to_new_connections_until_the_ca_is_ba
         pair(world.pod(CLIENT).unwrap(), world.pod("n1").unwrap(), &listeners[1]).unwrap();
     echo(&mut near, &mut far).unwrap();
     world.ca.as_mut().unwrap().kill9().unwrap();
+    // What is left is rounded down, and a certificate is valid for the whole of its last second.
     wait_until(Duration::from_secs(30), "both certificates have ended", || {
-        Ok(ends.iter().all(|name| left(&world, name) < -0.5).then_some(()))
+        Ok(ends.iter().all(|name| left(&world, name) < -1.5).then_some(()))
     })
     .unwrap();
     let expired = |world: &World, name: &str| {
@@ -339,6 +340,8 @@ spec:
 #[derive(Default)]
 struct Seen {
     over: AtomicBool,
+    /// The application ends after its clients: a connection that nobody serves is lost to no policy.
+    closed: AtomicBool,
     /// Whether the identity that is now and then denied has a connection.
     held: AtomicBool,
     good: AtomicU64,
@@ -347,12 +350,12 @@ struct Seen {
     probes: AtomicU64,
 }
 
-/// Ends the clients, also where a step fails.
-struct Over<'a>(&'a Seen);
+/// Says that something is to end, also where a step fails.
+struct Ends<'a>(&'a AtomicBool);
 
-impl Drop for Over<'_> {
+impl Drop for Ends<'_> {
     fn drop(&mut self) {
-        self.0.over.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -365,7 +368,7 @@ impl Seen {
 /// Sends back what comes, and notes plaintext by its first byte.
 fn serve(listener: &TcpListener, seen: &Arc<Seen>) {
     listener.set_nonblocking(true).unwrap();
-    while seen.goes_on() {
+    while !seen.closed.load(Ordering::Relaxed) {
         let Ok((mut stream, _)) = listener.accept() else {
             sleep(Duration::from_millis(2));
             continue;
@@ -445,11 +448,13 @@ fn every_connection_is_judged_under_one_snapshot_while_policies_and_roots_change
     let (seen, mut slowest) = (Arc::new(Seen::default()), Duration::ZERO);
     let pods = [CLIENT, CA, STRANGER].map(|name| world.pod(name).unwrap());
     thread::scope(|scope| {
-        let over = Over(&seen);
+        let (closed, over) = (Ends(&seen.closed), Ends(&seen.over));
         scope.spawn(|| serve(&listener, &seen));
-        scope.spawn(|| good(pods[0], to, &seen));
-        scope.spawn(|| plain(pods[1], to, &seen));
-        scope.spawn(|| denied_at_times(pods[2], to, &seen));
+        let clients = [
+            scope.spawn(|| good(pods[0], to, &seen)),
+            scope.spawn(|| plain(pods[1], to, &seen)),
+            scope.spawn(|| denied_at_times(pods[2], to, &seen)),
+        ];
         let waited = |held: bool| {
             let began = Instant::now();
             while seen.held.load(Ordering::Relaxed) != held && began.elapsed() < Duration::from_secs(30) {
@@ -469,6 +474,10 @@ fn every_connection_is_judged_under_one_snapshot_while_policies_and_roots_change
             assert!(waited(true) < Duration::from_secs(30), "nobody is let in after change {change}");
         }
         drop(over);
+        for client in clients {
+            client.join().unwrap();
+        }
+        drop(closed);
     });
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
     let (good, lost, probes) = (count(&seen.good), count(&seen.lost), count(&seen.probes));
