@@ -7,12 +7,15 @@
 //! (an application that was cut off for too long stays so), `probe` (a bare connect learns of a refusal), `discovery` and `credentials` (what the story is
 //! decided by; `control_plane` reaches the servers that tell both), `admin`, `metrics` and `access_log` (what others can see), `config` (every setting, in one
 //! table), `data_plane` (how all of it is put together) and `parent` (the small process that keeps the
-//! sockets while a crashed data plane is started again). `memory` gives back what is not needed any more.
+//! sockets while a crashed data plane is started again). `memory` gives back what is not needed any more, and `budget` says how much may be held, by what `cgroup` reads of the
+//! container.
 
 pub mod access_log;
 pub mod admin;
 pub mod app_probe;
 pub mod black_hole;
+pub mod budget;
+pub mod cgroup;
 pub mod config;
 pub mod connect;
 mod control_plane;

@@ -13,26 +13,9 @@ use std::{
     },
 };
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::{admin, config::Config, copy::PIPE_DESCRIPTORS};
-
-/// Descriptors kept free beside those that are counted below: twelve listeners, the standard streams, the parent's
-/// socket, files that are read, a renewal, a lookup of a name and a peer that is told its end.
-const BASE_DESCRIPTORS: usize = 64;
-
-/// What a runtime holds for itself: an epoll instance and its copy, what wakes it, and what tells it signals.
-const DESCRIPTORS_PER_RUNTIME: usize = 4;
-
-/// The control thread's runtime and the acceptor's.
-const OTHER_RUNTIMES: usize = 2;
-
-/// Two sockets per proxied connection.
-const DESCRIPTORS_PER_CONNECTION: u64 = 2;
-
-/// A proxy that cannot hold this many is not worth starting, so a tiny descriptor limit still gives this.
-const MIN_CONNECTIONS: usize = 16;
+use crate::config::Config;
 
 /// What scrapes read of the limits.
 #[derive(Debug, Default)]
@@ -75,14 +58,8 @@ pub struct HandshakePermit {
 }
 
 impl Limits {
-    /// From the settings; raises the soft limit of descriptors to the hard one, and derives the total
-    /// from it where the settings say 0.
-    pub fn new(config: &Config) -> Arc<Self> {
-        let derived = connections_within(raise_descriptor_limit(), config.workers);
-        let max_connections = match config.max_connections {
-            0 => derived,
-            set => set.min(derived),
-        };
+    /// From the settings, with so many connections in all.
+    pub fn new(config: &Config, max_connections: usize) -> Arc<Self> {
         Arc::new(Self {
             max_connections,
             max_per_source: config.max_connections_per_source,
@@ -179,59 +156,5 @@ impl Drop for Permit {
         }
         self.limits.open.fetch_sub(1, Ordering::AcqRel);
         self.limits.freed.notify_one();
-    }
-}
-
-fn raise_descriptor_limit() -> u64 {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
-    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        Ok(()) => hard,
-        Err(_) => soft,
-    }
-}
-
-/// Descriptors that are no proxied connection's.
-fn reserved(workers: usize) -> u64 {
-    let runtimes = workers.saturating_add(OTHER_RUNTIMES).saturating_mul(DESCRIPTORS_PER_RUNTIME);
-    let pipes = workers.saturating_mul(PIPE_DESCRIPTORS);
-    let admin = admin::PORTS * admin::MAX_CONNECTIONS;
-    u64::try_from(runtimes.saturating_add(pipes).saturating_add(BASE_DESCRIPTORS + admin)).unwrap_or(u64::MAX)
-}
-
-fn connections_within(descriptors: u64, workers: usize) -> usize {
-    let connections = descriptors.saturating_sub(reserved(workers)) / DESCRIPTORS_PER_CONNECTION;
-    usize::try_from(connections).unwrap_or(usize::MAX).max(MIN_CONNECTIONS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_total_leaves_descriptors_for_admin_renewal_every_runtime_and_pipes() {
-        assert_eq!(connections_within(256, 1), 58);
-        assert_eq!(connections_within(20_000, 1), 9_930);
-        assert_eq!(connections_within(20_000, 65), 9_930 - 64 * 18);
-        assert_eq!(connections_within(64, 1), MIN_CONNECTIONS);
-        assert_eq!(connections_within(20_000, usize::MAX), MIN_CONNECTIONS);
-    }
-
-    #[test]
-    fn a_runtime_holds_no_more_descriptors_than_are_reserved_for_it() {
-        // Other tests open descriptors meanwhile: those of a runtime are told by what they are.
-        let held = || {
-            let links = std::fs::read_dir("/proc/self/fd").unwrap();
-            let names = links.filter_map(|link| std::fs::read_link(link.unwrap().path()).ok());
-            names.filter(|name| name.to_string_lossy().starts_with("anon_inode:[event")).count()
-        };
-        const RUNTIMES: usize = 200;
-        let before = held();
-        let runtimes: Vec<_> = (0..RUNTIMES)
-            .map(|_| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap())
-            .collect();
-        // Beside these, one end of the pair of sockets that tells signals.
-        let each = held().saturating_sub(before) / RUNTIMES + 1;
-        assert!((2..=DESCRIPTORS_PER_RUNTIME).contains(&each), "{each}");
-        drop(runtimes);
     }
 }

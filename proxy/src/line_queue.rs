@@ -21,6 +21,8 @@ use tokio::sync::mpsc::{
     error::{TryRecvError, TrySendError},
 };
 
+use crate::cgroup;
+
 /// How much there may be at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
@@ -64,7 +66,7 @@ impl LineQueue {
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let started = thread::Builder::new().name(name.to_owned()).spawn(move || writer.run());
         before.thread_set_mask()?;
-        started?;
+        started.map_err(cgroup::explain)?;
         Ok(Self { sender, dropped })
     }
 

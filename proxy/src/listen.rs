@@ -207,8 +207,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_idle_listener_takes_no_place_from_the_others() {
-        let config = Config::from_text("test.yaml", "max_connections: 1\n").unwrap();
-        let limits = Limits::new(&config);
+        let config = Config::from_text("test.yaml", "").unwrap();
+        let limits = Limits::new(&config, 1);
         let (accepted, mut accepts) = mpsc::unbounded_channel();
         let directions = [Direction::Outbound, Direction::Inbound];
         let listeners = directions.map(|_| bind_one(([127, 0, 0, 1], 0).into(), &config).unwrap());
@@ -227,8 +227,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_beyond_the_total_waits_for_a_place() {
-        let config = Config::from_text("test.yaml", "max_connections: 1\n").unwrap();
-        let limits = Limits::new(&config);
+        let config = Config::from_text("test.yaml", "").unwrap();
+        let limits = Limits::new(&config, 1);
         let (accepted, mut accepts) = mpsc::unbounded_channel();
         let listener = bind_one(([127, 0, 0, 1], 0).into(), &config).unwrap();
         let address = listener.local_addr().unwrap();

@@ -40,9 +40,9 @@ const MAX_PIECES: usize = 64;
 /// stays with a connection whose reader is slow.
 const KEPT: usize = 2;
 
-/// Slabs for bulk that a worker lends at once. Beyond it a connection gets a small one: many slow readers slow
-/// each other down then, and do not take the container's memory.
-const MAX_LENT_BULK: usize = 32;
+/// Slabs for bulk that a worker lends at once at most; [`lend_at_most`] may say fewer. Beyond it a connection gets a small
+/// one: many slow readers slow each other down then, and do not take the container's memory.
+pub(crate) const MAX_LENT_BULK: usize = 32;
 
 /// How much a slab holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,22 +82,29 @@ struct Idle {
     pieces: Vec<Range<usize>>,
 }
 
-#[derive(Default)]
 struct Pool {
     small: Vec<Idle>,
     bulk: Vec<Idle>,
     lent_bulk: usize,
+    max_lent_bulk: usize,
 }
 
 thread_local! {
-    static POOL: RefCell<Pool> = RefCell::default();
+    static POOL: RefCell<Pool> = const {
+        RefCell::new(Pool { small: Vec::new(), bulk: Vec::new(), lent_bulk: 0, max_lent_bulk: MAX_LENT_BULK })
+    };
+}
+
+/// Says how many slabs for bulk this thread lends at once.
+pub(crate) fn lend_at_most(bulk: usize) {
+    POOL.with_borrow_mut(|pool| pool.max_lent_bulk = bulk);
 }
 
 impl Slab {
     /// Lends a slab of this size, or a small one where too many large ones are lent.
     pub fn lend(size: Size) -> Self {
         POOL.with_borrow_mut(|pool| {
-            let size = if pool.lent_bulk >= MAX_LENT_BULK { Size::Small } else { size };
+            let size = if pool.lent_bulk >= pool.max_lent_bulk { Size::Small } else { size };
             let kept = match size {
                 Size::Small => pool.small.pop(),
                 Size::Bulk => {

@@ -84,11 +84,17 @@ pub fn init(filter: &str, format: LogFormat) -> Result<Telemetry, TelemetryError
 /// Writes `last_words` to stderr and waits a bounded time for them and every line of the log. Call it before the
 /// process ends.
 pub fn end(last_words: Option<&str>) {
-    let Ok(queue) = stderr() else { return };
-    if let Some(words) = last_words {
-        queue.push(format!("{words}\n"));
+    match (stderr(), last_words) {
+        (Ok(queue), words) => {
+            if let Some(words) = words {
+                queue.push(format!("{words}\n"));
+            }
+            let _ = queue.flush(FLUSH_WAIT);
+        }
+        // Where no thread is to be had for the log, this one writes: it has nothing else left to do.
+        (Err(_), Some(words)) => drop(writeln!(io::stderr(), "{words}")),
+        (Err(_), None) => {}
     }
-    let _ = queue.flush(FLUSH_WAIT);
 }
 
 /// Lines that were dropped because stderr was too slow or closed.

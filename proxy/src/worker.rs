@@ -34,6 +34,7 @@ use self::{
 };
 use crate::{
     access_log::AccessLog,
+    budget::Budget,
     config::Config,
     discovery::Asker,
     fence::{Absence, Fence},
@@ -48,6 +49,7 @@ use crate::{
     refusal::Refusal,
     registry::Registry,
     relay::Relaying,
+    slab,
     snapshot::Snapshots,
     tls::{Credentials, CredentialsRx},
 };
@@ -143,7 +145,8 @@ impl Workers {
     /// # Errors
     /// What the system reports when a thread or a runtime cannot be made.
     pub fn start(wiring: Wiring) -> io::Result<(Self, Gone)> {
-        let limits = Limits::new(&wiring.config);
+        let budget = Budget::of(&wiring.config);
+        let limits = Limits::new(&wiring.config, budget.connections);
         let (end, ended) = watch::channel(None);
         let (farewells, gone) = mpsc::unbounded_channel();
         let count = wiring.config.workers.max(1);
@@ -164,6 +167,7 @@ impl Workers {
                 ledger: Arc::clone(ledger),
                 ledgers: Arc::clone(&ledgers),
                 limits: Arc::clone(&limits),
+                bulk_slabs: budget.bulk_slabs,
                 snapshots: wiring.snapshots.clone(),
                 asker: wiring.asker.clone(),
                 credentials: wiring.credentials.clone(),
@@ -213,6 +217,7 @@ struct Worker {
     ledger: Arc<Ledger>,
     ledgers: Arc<[Arc<Ledger>]>,
     limits: Arc<Limits>,
+    bulk_slabs: usize,
     snapshots: Snapshots,
     asker: Asker,
     credentials: CredentialsRx,
@@ -223,6 +228,7 @@ struct Worker {
 impl Worker {
     /// Runs for ever, with the door of one who accepts for itself until nobody stands there any more.
     async fn serve(self, accepted: mpsc::UnboundedReceiver<Handed>, own_door: Option<(Door, Vec<Seat>)>) {
+        slab::lend_at_most(self.bulk_slabs);
         let Some((door, seats)) = own_door else { return self.run(accepted).await };
         let accepting = tokio::task::spawn_local(door.keep(seats));
         tokio::select! {

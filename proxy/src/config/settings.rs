@@ -199,7 +199,7 @@ settings! {
     app_probes: Probes = kind::PROBES, text(""), RESTART;
     /// Worker threads.
     workers: usize = kind::WORKERS, derived("the CPUs of the container's limit, at least 1", derived::cpus), RESTART;
-    /// Connections in both directions together; further ones wait in the backlog. 0 takes as many as the limit of open files allows.
+    /// Connections in both directions together; further ones wait in the backlog. 0 takes as many as the container's limits of memory and of open files allow, at what each connection holds at its worst (ARCHITECTURE.md).
     max_connections: usize = kind::LIMIT_OR_DERIVED, text("0"), RESTART;
     /// Connections that one source address may hold; further ones are refused.
     max_connections_per_source: usize = kind::LIMIT, text("2048"), RESTART;

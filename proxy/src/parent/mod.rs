@@ -35,7 +35,7 @@ use nix::{
 };
 use tracing::{error, info, warn};
 
-use crate::{listen::Sockets, memory};
+use crate::{cgroup, listen::Sockets, memory};
 pub use handover::HandoverError;
 use handover::{Greeting, Inbox, Kept, greet};
 use restarts::Restarts;
@@ -105,16 +105,26 @@ impl Parent {
     /// tried again instead.
     pub fn run(mut self) -> io::Result<i32> {
         loop {
-            let started = Instant::now();
+            let (started, kills) = (Instant::now(), cgroup::memory_kills());
             match self.start() {
                 Ok((child, stream)) => {
                     let end = self.attend(child, &stream)?;
                     if self.stopping || end == End::Exited(0) {
                         return Ok(end.code());
                     }
+                    if end == End::Killed(Signal::SIGKILL) && cgroup::memory_kills() > kills {
+                        error!(
+                            limit = cgroup::memory_limit(),
+                            "the kernel killed the data plane because the container's memory is used up: raise its limit, \
+                             or lower max_connections where it is set"
+                        );
+                    }
                     error!(?end, after = ?started.elapsed(), "data plane died: starting it again");
                 }
-                Err(error) => error!(%error, "data plane cannot be started: trying again"),
+                Err(error) => {
+                    let error = cgroup::explain(error);
+                    error!(%error, "data plane cannot be started: trying again");
+                }
             }
             let pause = self.restarts.died(Instant::now());
             if !pause.is_zero() {

@@ -71,11 +71,14 @@ fn a_worker_keeps_two_idle_slabs_of_each_size() {
 #[test]
 fn beyond_the_bound_a_large_slab_is_a_small_one_until_one_comes_back() {
     alone(|| {
-        let mut lent: Vec<Slab> = (0..MAX_LENT_BULK).map(|_| Slab::lend(Size::Bulk)).collect();
-        assert!(lent.iter().all(|slab| slab.memory.len() == Size::Bulk.bytes()));
-        assert_eq!(Slab::lend(Size::Bulk).memory.len(), Size::Small.bytes());
-        lent.pop();
-        assert_eq!(Slab::lend(Size::Bulk).memory.len(), Size::Bulk.bytes());
+        for bound in [MAX_LENT_BULK, 3] {
+            lend_at_most(bound);
+            let mut lent: Vec<Slab> = (0..bound).map(|_| Slab::lend(Size::Bulk)).collect();
+            assert!(lent.iter().all(|slab| slab.memory.len() == Size::Bulk.bytes()));
+            assert_eq!(Slab::lend(Size::Bulk).memory.len(), Size::Small.bytes());
+            lent.pop();
+            assert_eq!(Slab::lend(Size::Bulk).memory.len(), Size::Bulk.bytes());
+        }
     });
 }
 

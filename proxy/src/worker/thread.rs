@@ -7,6 +7,8 @@ use tokio::{
     sync::mpsc,
 };
 
+use crate::cgroup;
+
 /// Runs `work` on a thread and a runtime of its own; it is made there and never leaves.
 pub(super) fn spawn<F: Future<Output = ()>>(
     name: String,
@@ -15,7 +17,7 @@ pub(super) fn spawn<F: Future<Output = ()>>(
 ) -> io::Result<()> {
     let farewell = Farewell { name: name.clone(), farewells: farewells.clone() };
     let (begun, begins) = std::sync::mpsc::channel();
-    thread::Builder::new().name(name).spawn(move || {
+    let started = thread::Builder::new().name(name).spawn(move || {
         let _farewell = farewell;
         match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => {
@@ -25,7 +27,8 @@ pub(super) fn spawn<F: Future<Output = ()>>(
             }
             Err(error) => drop(begun.send(Err(error))),
         }
-    })?;
+    });
+    started.map_err(cgroup::explain)?;
     begins.recv().unwrap_or_else(|_| Err(io::Error::other("a thread ended before it had begun")))
 }
 

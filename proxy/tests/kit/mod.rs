@@ -111,6 +111,9 @@ pub(crate) async fn pair() -> (TcpStream, TcpStream) {
     (connected.unwrap(), accepted.unwrap().0)
 }
 
+/// More than any test opens.
+const ENOUGH_CONNECTIONS: usize = 10_000;
+
 /// A worker's context with `settings` (YAML) and `policy` (YAML documents).
 pub(crate) fn context(credentials: &Arc<Credentials>, settings: &str, policy: &str) -> Handles {
     let config = Arc::new(Config::from_text("test.yaml", settings).unwrap());
@@ -122,7 +125,7 @@ pub(crate) fn context(credentials: &Arc<Credentials>, settings: &str, policy: &s
         own: Own::new(&config),
         ledgers: [Arc::clone(&ledger)].into(),
         ledger,
-        limits: Limits::new(&config),
+        limits: Limits::new(&config, ENOUGH_CONNECTIONS),
         config,
         snapshots: snapshots_rx,
         asker: ringmail_proxy::discovery::Asker::nobody(),
