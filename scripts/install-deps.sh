@@ -14,6 +14,7 @@ readonly JDKS=(openjdk-17-jdk-headless openjdk-21-jdk-headless default-jdk-headl
 
 missing_packages() {
     { command -v cc && command -v c++ && command -v make; } >/dev/null || echo build-essential
+    command -v conntrack >/dev/null || echo conntrack
     command -v curl >/dev/null || echo curl
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
     command -v git >/dev/null || echo git

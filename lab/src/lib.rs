@@ -6,6 +6,7 @@
 //! itself away when it is dropped.
 
 pub mod ca;
+pub mod cgroup;
 pub mod http;
 pub mod ignite;
 pub mod interrupt;
@@ -16,5 +17,6 @@ pub mod network;
 pub mod origin;
 pub mod pcap;
 pub mod process;
+pub mod shape;
 pub mod sidecar;
 pub mod wire;

@@ -12,6 +12,7 @@ pub use nix::sys::signal::Signal;
 use nix::sys::signal::{kill, killpg};
 use nix::unistd::Pid;
 
+use crate::cgroup::{Cgroup, JOIN_AND_EXEC};
 use crate::interrupt;
 use crate::netns::Namespace;
 
@@ -32,18 +33,59 @@ pub struct Launch {
     pub user: Option<u32>,
     /// Whether stdin and stdout are pipes of the lab instead of nothing and the log.
     pub piped: bool,
+    /// Descriptors that it may have open, and not raise; none leaves the lab's own limit.
+    pub descriptors: Option<u32>,
+    /// The cgroup that it and all that it starts are in; none leaves the lab's own.
+    pub cgroup: Option<Cgroup>,
 }
 
 impl Launch {
     /// A process run as root whose output goes to `log`.
     pub fn new(name: impl Into<String>, log: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), log: log.into(), user: None, piped: false }
+        Self { name: name.into(), log: log.into(), user: None, piped: false, descriptors: None, cgroup: None }
     }
 
     /// The same under a user id, which is also taken as the group id.
     #[must_use]
     pub fn user(self, id: u32) -> Self {
         Self { user: Some(id), ..self }
+    }
+
+    /// The same in a cgroup, and with no more open descriptors than these.
+    #[must_use]
+    pub fn confined(self, cgroup: Option<Cgroup>, descriptors: Option<u32>) -> Self {
+        Self { cgroup, descriptors, ..self }
+    }
+
+    /// What becomes the program once it is confined as this says: what a process may take is set before it begins, by
+    /// programs that end by becoming the next.
+    fn confining(&self, command: &Command) -> Result<Command> {
+        let mut confining = Command::new("sh");
+        confining.args(["-c", JOIN_AND_EXEC, "sh"]);
+        if let Some(cgroup) = &self.cgroup {
+            confining.args(cgroup.create()?);
+        }
+        confining.arg("--");
+        if let Some(descriptors) = self.descriptors {
+            confining.args(["prlimit", &format!("--nofile={descriptors}:{descriptors}"), "--"]);
+        }
+        if let Some(id) = self.user {
+            confining.args([
+                "setpriv",
+                &format!("--reuid={id}"),
+                &format!("--regid={id}"),
+                "--clear-groups",
+                "--",
+            ]);
+        }
+        confining.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => confining.env(name, value),
+                None => confining.env_remove(name),
+            };
+        }
+        Ok(confining)
     }
 
     /// The same with stdin and stdout as pipes.
@@ -66,14 +108,21 @@ impl Child {
     /// the lab alone, which then takes everything down in order.
     pub fn spawn(namespace: &Namespace, command: &mut Command, launch: &Launch) -> Result<Self> {
         let log = open_log(&launch.log)?;
+        let mut confining;
+        let command = if launch.cgroup.is_some() || launch.descriptors.is_some() {
+            confining = launch.confining(command)?;
+            &mut confining
+        } else {
+            if let Some(id) = launch.user {
+                command.uid(id).gid(id);
+            }
+            command
+        };
         command.process_group(0).stderr(log.try_clone()?);
         if launch.piped {
             command.stdin(Stdio::piped()).stdout(Stdio::piped());
         } else {
             command.stdin(Stdio::null()).stdout(log);
-        }
-        if let Some(id) = launch.user {
-            command.uid(id).gid(id);
         }
         let inner = namespace
             .enter(|| command.spawn())?
@@ -206,6 +255,7 @@ pub(crate) fn tail(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::Confinement;
 
     fn launched(namespace: &Namespace, folder: &Path, script: &str, user: Option<u32>) -> Child {
         let launch = Launch { user, ..Launch::new("script", folder.join("log")) };
@@ -226,6 +276,27 @@ mod tests {
         let log = child.log_text();
         assert!(log.starts_with("1337\n"), "{log}");
         assert_eq!(log.lines().count(), 2, "a new namespace has the loopback alone: {log}");
+    }
+
+    #[test]
+    fn a_confined_process_is_its_users_in_its_cgroup_with_its_descriptors_from_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let namespace = Namespace::create("confined").unwrap();
+        let confinement = Confinement::create("confined").unwrap();
+        confinement.cgroup().limit_memory(16 << 20).unwrap();
+        confinement.cgroup().limit_processes(Some(5)).unwrap();
+        let launch = Launch::new("confined", folder.path().join("log")).user(1337);
+        let launch = launch.confined(Some(confinement.cgroup().clone()), Some(77));
+        let script = "id -u; id -g; ulimit -n; ulimit -Hn; cat /proc/self/cgroup; echo $VARIABLE";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).env("VARIABLE", "is there");
+        let mut child = Child::spawn(&namespace, &mut command, &launch).unwrap();
+        assert!(child.wait(Duration::from_secs(5)).unwrap().success(), "{}", child.log_text());
+        let log = child.log_text();
+        assert!(log.starts_with("1337\n1337\n77\n77\n"), "{log}");
+        assert!(log.contains(&format!("ringmail-confined-{}", std::process::id())), "{log}");
+        assert!(log.ends_with("is there\n"), "{log}");
+        assert_eq!(confinement.cgroup().memory_kills().unwrap(), 0);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use crate::ca::Ca;
+use crate::cgroup::Cgroup;
 use crate::http::{Response, get};
 use crate::mesh::{MeshFiles, WORKLOAD_NAMESPACE, write_whole};
 use crate::network::{IPV4_RANGE, IPV6_RANGE, Network, Pod};
@@ -50,13 +51,23 @@ pub struct SidecarSettings {
     pub init_flags: Vec<String>,
     /// Variables of the proxy's environment.
     pub environment: BTreeMap<String, String>,
+    /// The cgroup of the proxy's processes; none leaves the lab's own.
+    pub cgroup: Option<Cgroup>,
+    /// Descriptors that each of the proxy's processes may have open; none leaves the lab's limit.
+    pub descriptors: Option<u32>,
 }
 
 impl SidecarSettings {
     /// The defaults under this service account.
     pub fn new(service_account: &str) -> Self {
-        let service_account = service_account.to_owned();
-        Self { service_account, proxy: BTreeMap::new(), init_flags: Vec::new(), environment: BTreeMap::new() }
+        Self {
+            service_account: service_account.to_owned(),
+            proxy: BTreeMap::new(),
+            init_flags: Vec::new(),
+            environment: BTreeMap::new(),
+            cgroup: None,
+            descriptors: None,
+        }
     }
 
     /// The same with one more setting of the proxy.
@@ -75,7 +86,7 @@ pub struct Sidecar {
     config: PathBuf,
     log: PathBuf,
     settings: BTreeMap<String, String>,
-    environment: BTreeMap<String, String>,
+    told: SidecarSettings,
     proxy: Option<Child>,
 }
 
@@ -102,7 +113,7 @@ impl Sidecar {
             config: files.file(&format!("{}.yaml", pod.name())),
             log: folder.join(format!("{}-proxy.log", pod.name())),
             settings: all,
-            environment: settings.environment.clone(),
+            told: settings.clone(),
             proxy: None,
         };
         sidecar.write_config()?;
@@ -116,8 +127,10 @@ impl Sidecar {
             ensure!(running.try_wait()?.is_some(), "the proxy of {} still runs", self.pod);
         }
         let mut command = Command::new(&self.program);
-        command.arg("--config").arg(&self.config).envs(&self.environment);
-        let launch = Launch::new(format!("proxy {}", self.pod), &self.log).user(PROXY_UID);
+        command.arg("--config").arg(&self.config).envs(&self.told.environment);
+        let launch = Launch::new(format!("proxy {}", self.pod), &self.log)
+            .user(PROXY_UID)
+            .confined(self.told.cgroup.clone(), self.told.descriptors);
         self.proxy = Some(pod.spawn(&mut command, &launch)?);
         Ok(())
     }

@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::cgroup::Cgroup;
 use super::plan::Plan;
+use crate::cgroup::{Cgroup, JOIN_AND_EXEC};
 use crate::netns::Namespace;
 use crate::process::{open_log, tail, wait_until};
 
@@ -22,10 +22,6 @@ use crate::process::{open_log, tail, wait_until};
 /// minute that nobody has to wait.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Joins the cgroups whose files come first, then becomes the program after `--`: so all that it starts is in them too.
-const JOIN_AND_EXEC: &str =
-    "while [ \"$1\" != -- ]; do echo $$ > \"$1\" || exit 126; shift; done; shift; exec \"$@\"";
 
 /// How a component is started.
 #[derive(Clone, Debug)]

@@ -10,12 +10,12 @@ use anyhow::{Context, Result, ensure};
 
 use super::addresses::PodAddresses;
 use super::binaries::Binaries;
-use super::cgroup::Cgroup;
 use super::component::{Blueprint, Component};
 use super::kubectl::Kubectl;
 use super::plan::{Plan, Shape, node_name};
 use super::slot::{Lock, Slot};
 use super::{control_plane, network, node, pki, teardown};
+use crate::cgroup::Cgroup;
 use crate::netns::Namespace;
 use crate::process::wait_until;
 

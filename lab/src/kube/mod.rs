@@ -8,7 +8,6 @@
 
 mod addresses;
 mod binaries;
-mod cgroup;
 mod cluster;
 mod component;
 mod control_plane;

@@ -5,9 +5,9 @@
 use anyhow::Result;
 
 use super::binaries::CNI_PLUGINS;
-use super::cgroup::Cgroup;
 use super::component::Blueprint;
 use super::plan::{CLUSTER_DOMAIN, DNS_SERVICE, Plan, node_name};
+use crate::cgroup::Cgroup;
 
 /// A pod's sandbox is made of this image, which the pause archive holds.
 const PAUSE_IMAGE: &str = "docker.io/local/pause:1";

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MntFlags, umount2};
 
-use super::cgroup::Cgroup;
 use super::slot::{Lock, Slot};
+use crate::cgroup::Cgroup;
 use crate::netns;
 
 /// Where the library of the network plugins remembers what it has made, by the network's name.
