@@ -138,7 +138,7 @@ differential() {
 
 # Scenarios that measure run alone. Those that mostly wait (for a certificate, a failure detection, a stopped reader) run
 # beside each other, and take a third of the time.
-readonly THAT_WAIT=(rotation sidecar_faults streams)
+readonly THAT_WAIT=(drains links rotation sidecar_faults streams)
 readonly AT_ONCE=3
 
 scenarios() {

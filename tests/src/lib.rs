@@ -6,6 +6,7 @@
 //!
 //! `RINGMAIL_NIGHTLY=1` runs each scenario on both Ignite versions, `RINGMAIL_IGNITE=2.16.0` on that one.
 
+pub mod calls;
 pub mod intruder;
 pub mod kube;
 pub mod roots;

@@ -23,12 +23,19 @@ pub fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
         .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
         .filter(|line| labels.iter().all(|label| line.contains(label)))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
+        // A sum of nothing would be a zero with a sign.
+        .fold(0.0, |sum, value| sum + value)
 }
 
 /// How often connections of a sidecar ended for `reason`, in either direction.
 pub fn ended(sidecar: &Sidecar, pod: &Pod, reason: &str) -> Result<f64> {
     let label = format!("reason=\"{reason}\"");
+    Ok(sum(&metrics(sidecar, pod)?, "ringmail_connections_closed_total", &[&label]))
+}
+
+/// How many connections of a sidecar ended in a direction, for whatever reason.
+pub fn ended_in_all(sidecar: &Sidecar, pod: &Pod, direction: &str) -> Result<f64> {
+    let label = format!("direction=\"{direction}\"");
     Ok(sum(&metrics(sidecar, pod)?, "ringmail_connections_closed_total", &[&label]))
 }
 

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    thread,
     time::Duration,
 };
 
@@ -94,6 +95,36 @@ pub fn receive(mut stream: &TcpStream, seed: u64) -> io::Result<(u64, bool)> {
         }
         total += read as u64;
     }
+}
+
+/// Seeded bytes both ways on so many connections at once, each direction with a length of its own below `longest`, so that one
+/// half closes long before the other. Every byte is compared. Gives how many passed.
+///
+/// # Panics
+/// If one byte differs, is missing or is too much, or a connection fails.
+#[expect(clippy::unwrap_used, reason = "a stream that fails fails its scenario")]
+pub fn both_ways(pods: (&Pod, &Pod), listener: &TcpListener, count: u64, longest: u64, round: u64) -> u64 {
+    let pairs: Vec<_> = (0..count).map(|_| pair(pods.0, pods.1, listener).unwrap()).collect();
+    let one_way = |from, to, seed: u64| {
+        let length = Seeded(!seed).next_number() % longest;
+        thread::scope(|scope| {
+            scope.spawn(move || send(from, seed, length).unwrap());
+            assert_eq!(receive(to, seed).unwrap(), (length, true), "seed {seed}");
+        });
+        length
+    };
+    thread::scope(|scope| {
+        let running: Vec<_> = (round * 1_000..)
+            .zip(&pairs)
+            .flat_map(|(seed, (near, far))| {
+                [
+                    scope.spawn(move || one_way(near, far, seed)),
+                    scope.spawn(move || one_way(far, near, seed + 500)),
+                ]
+            })
+            .collect();
+        running.into_iter().map(|stream| stream.join().unwrap()).sum()
+    })
 }
 
 /// What a process holds: open descriptors and resident memory in KiB.

@@ -9,9 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ringmail_evidence::shown;
 use ringmail_tests::{
     Shape, World, said,
-    streams::{Seeded, holds, listen, pair, receive, send},
+    streams::{both_ways, holds, listen, pair, receive, send},
     versions,
     world::{CACHE, CLIENT, nothing_lost},
 };
@@ -28,6 +29,9 @@ const GIVEN_BACK: Duration = Duration::from_secs(3);
 
 /// With what a thread of a busy machine may be late.
 const WITHIN_TEN_SECONDS: Duration = Duration::from_millis(10_500);
+
+/// What one direction of a connection carries at most.
+const LONGEST_STREAM: u64 = 2_000_000;
 
 /// Connections whose readers stop at once, so that what each holds stands out of the noise.
 const STOPPED_READERS: u64 = 20;
@@ -112,7 +116,7 @@ fn sixty_four_streams_of_random_bytes_with_random_half_closes_match_and_leave_no
     let listener = listen(node).unwrap();
     // What the allocator once gave to more connections at once than any round has, it keeps: that is no leak.
     for warming_up in 0..WARM_UP_ROUNDS {
-        one_round(client, node, &listener, 2 * STREAMS, 1_000_000 + warming_up);
+        both_ways((client, node), &listener, 2 * STREAMS, LONGEST_STREAM, 1_000_000 + warming_up);
     }
     sleep(GIVEN_BACK);
     let before: Vec<_> = planes.iter().map(|pid| holds(*pid).unwrap()).collect();
@@ -120,7 +124,7 @@ fn sixty_four_streams_of_random_bytes_with_random_half_closes_match_and_leave_no
     let (mut rounds, mut bytes) = (0u64, 0u64);
     while Instant::now() < end {
         rounds += 1;
-        bytes += one_round(client, node, &listener, STREAMS, rounds);
+        bytes += both_ways((client, node), &listener, STREAMS, LONGEST_STREAM, rounds);
     }
     println!("{rounds} rounds of {STREAMS} streams, {} MiB, 0 mismatches", bytes >> 20);
     let back = Instant::now() + Duration::from_secs(15);
@@ -136,46 +140,6 @@ fn sixty_four_streams_of_random_bytes_with_random_half_closes_match_and_leave_no
         assert!(after.0 <= before.0, "{name}: descriptors {} -> {}", before.0, after.0);
         assert!(after.1 < before.1 + GROWS_AT_MOST_KIB, "{name}: resident {} -> {} KiB", before.1, after.1);
     }
-}
-
-/// Streams both ways on `streams` connections at once, each direction with a length of its own, so that
-/// one half closes long before the other. Gives the bytes that passed.
-fn one_round(
-    client: &ringmail_lab::network::Pod,
-    node: &ringmail_lab::network::Pod,
-    listener: &std::net::TcpListener,
-    streams: u64,
-    round: u64,
-) -> u64 {
-    let pairs: Vec<_> = (0..streams).map(|_| pair(client, node, listener).unwrap()).collect();
-    thread::scope(|scope| {
-        let running: Vec<_> = (round * 1_000..)
-            .zip(&pairs)
-            .flat_map(|(seed, (near, far))| {
-                let (there, back) =
-                    (Seeded(seed).next_number() % 2_000_000, Seeded(!seed).next_number() % 2_000_000);
-                [
-                    scope.spawn(move || {
-                        send(near, seed, there).unwrap();
-                        0
-                    }),
-                    scope.spawn(move || {
-                        send(far, seed + 500, back).unwrap();
-                        0
-                    }),
-                    scope.spawn(move || {
-                        assert_eq!(receive(far, seed).unwrap(), (there, true), "seed {seed}");
-                        there
-                    }),
-                    scope.spawn(move || {
-                        assert_eq!(receive(near, seed + 500).unwrap(), (back, true), "seed {}", seed + 500);
-                        back
-                    }),
-                ]
-            })
-            .collect();
-        running.into_iter().map(|stream| stream.join().unwrap()).sum()
-    })
 }
 
 #[test]
@@ -195,7 +159,12 @@ fn a_leg_that_swallows_data_dies_within_ten_seconds_and_an_idle_one_does_not() {
     let error = near.read(&mut [0]).unwrap_err();
     let took = began.elapsed();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
-    println!("the leg died after {took:?}");
+    shown!(
+        "F9",
+        "a leg that swallows bytes in flight ends after, s",
+        format!("{:.1}", took.as_secs_f64()),
+        "8 to 10.5"
+    );
     assert!((Duration::from_secs(8)..WITHIN_TEN_SECONDS).contains(&took), "{took:?}");
     assert_eq!(said::ended(&world.sidecars[CLIENT], client, "black_holed").unwrap(), 1.0);
     node.namespace().run("iptables", &[&["-D"][..], &drop_from_client].concat()).unwrap();
