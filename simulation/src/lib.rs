@@ -5,7 +5,8 @@
 //! lives through outages of the CA (turmoil). Shuttle's memory is sequentially consistent: it shows nothing of what needs an ordering of
 //! the processor's. No count here does.
 
-#![cfg(not(test))] // Its files have their tests in the proxy, and would bring them along.
+// The files have tests of their own, which are the proxy's: a build of all targets makes one of this library too.
+#![cfg(not(test))]
 #![expect(clippy::unwrap_used, reason = "whatever is here is a test's")]
 
 pub mod orders;

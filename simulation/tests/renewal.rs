@@ -28,11 +28,12 @@ fn a_proxy_has_a_valid_certificate_whenever_the_ca_could_be_asked() {
     // The seeds must have made up what they are to: outages that a certificate does not outlive, and their ends.
     assert!(all.lost as u64 > seeds / 2 && all.issued as u64 > seeds * 4, "{all:?}");
     shown!("M4", "lives of two proxies and two replicas of the CA", seeds, "each holds");
+    let came = format!("{}, {}", all.issued, all.lost);
     shown!(
         "M4",
-        "attempts to get a certificate, of these issued",
-        format!("{}, {}", all.attempts, all.issued),
-        "all accounted for"
+        "certificates issued, and ended before the next came",
+        came,
+        "more than 4 and 1/2 for each life"
     );
     shown!("M4", "attempts of a proxy in its worst minute", all.most_a_minute, "<= 60");
     let back = format!("{:.1} s", all.longest_back.as_secs_f64());
