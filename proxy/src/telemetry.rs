@@ -49,7 +49,7 @@ pub enum TelemetryError {
     },
     /// No thread can be started for the log.
     #[error("log: {0}")]
-    Thread(#[from] io::Error),
+    Thread(io::Error),
     /// The log of this process was set up before.
     #[error("log is set up already: {0}")]
     Init(#[from] tracing_subscriber::util::TryInitError),
@@ -69,7 +69,7 @@ pub struct Telemetry {
 /// # Errors
 /// [`TelemetryError`] for a bad filter, or where it was set up before.
 pub fn init(filter: &str, format: LogFormat) -> Result<Telemetry, TelemetryError> {
-    let queue = stderr()?;
+    let queue = stderr().map_err(TelemetryError::Thread)?;
     let out = move || Line(queue);
     let (telemetry, subscriber) = subscriber(filter, format, out, io::stderr().is_terminal())?;
     subscriber.try_init()?;

@@ -205,8 +205,8 @@ impl Arena {
         Ok(counts)
     }
 
-    /// Asserts that each trial has its line with its reason, that the metric has counted just those, and that each ended
-    /// as it should. The longest of them.
+    /// Asserts that the metric has counted just these trials, each with its reason, that the log tells each by a line or in a sum,
+    /// and that each ended as it should. The longest of them.
     ///
     /// # Errors
     /// A line for each that is otherwise.
@@ -215,39 +215,59 @@ impl Arena {
         for trial in trials {
             *expected.entry(trial.reason.to_owned()).or_default() += 1;
         }
-        let of_log = wait_until(TOLD_WITHIN, "a line for each", || {
-            let said = reasons_by_source(&self.victim().log_text());
-            let unheard: Vec<_> = trials.iter().filter(|trial| !said.contains_key(&trial.source)).collect();
-            ensure!(unheard.is_empty(), "no line yet of {:?}", unheard.first());
-            Ok(Some(said))
-        })?;
-        let wrong = trials.iter().filter_map(|trial| {
-            let (said, line) = &of_log[&trial.source];
-            let ends = trial.ends.is_none_or(|(expected, seen)| expected == seen);
-            (said != trial.reason || !ends).then(|| format!("{trial:?}:\n    {line}"))
-        });
-        let wrong: Vec<_> = wrong.collect();
-        ensure!(wrong.is_empty(), "{} of {} are otherwise:\n{}", wrong.len(), trials.len(), wrong.join("\n"));
         wait_until(TOLD_WITHIN, "the metric", || {
             let counts = self.counts()?;
             ensure!(counts == expected, "expected {expected:?}, got {counts:?}");
             Ok(Some(()))
         })?;
+        let of_log = wait_until(TOLD_WITHIN, "a line or a part of a sum for each", || {
+            let log = self.victim().log_text();
+            let told = told(&log);
+            for Trial { reason, .. } in trials {
+                let (told, all) = (told.get(*reason), expected.get(*reason));
+                ensure!(told == all, "{reason}: the log tells {told:?} of {all:?}");
+            }
+            Ok(Some(reasons_by_source(&log)))
+        })?;
+        let wrong = trials.iter().filter_map(|trial| {
+            let line = of_log.get(&trial.source);
+            let is_said = line.is_none_or(|(reason, _)| reason == trial.reason);
+            let ends = trial.ends.is_none_or(|(expected, seen)| expected == seen);
+            (!is_said || !ends).then(|| format!("{trial:?}:\n    {line:?}"))
+        });
+        let wrong: Vec<_> = wrong.collect();
+        ensure!(wrong.is_empty(), "{} of {} are otherwise:\n{}", wrong.len(), trials.len(), wrong.join("\n"));
         Ok(trials.iter().map(|trial| trial.took).max().unwrap_or_default())
     }
 }
 
-/// The reason and the whole line of each connection that has ended; of several from one source the last.
-fn reasons_by_source(log: &str) -> BTreeMap<SocketAddr, (String, String)> {
-    let value = |line: &str, key: &str| {
+/// How many connections the log tells of, by reason: of each that has a line, and of those that a sum counts.
+fn told(log: &str) -> Counts {
+    let mut told = Counts::new();
+    for (_, reason, _) in log.lines().filter_map(of_connection) {
+        *told.entry(reason).or_default() += 1;
+    }
+    let sums = log.lines().filter_map(|line| line.split_once(" reasons=\"")?.1.split_once('"'));
+    for part in sums.flat_map(|(sum, _)| sum.split(", ")) {
+        if let Some((reason, count)) = part.split(' ').next_back().and_then(|part| part.split_once('=')) {
+            *told.entry(reason.to_owned()).or_default() += count.parse::<u64>().unwrap_or_default();
+        }
+    }
+    told
+}
+
+/// The source and the reason of a connection that has ended, if the line is of one.
+fn of_connection(line: &str) -> Option<(SocketAddr, String, &str)> {
+    let value = |key: &str| {
         line.split(' ').find_map(|part| part.strip_prefix(key).map(|rest| rest.trim_matches('"').to_owned()))
     };
-    log.lines()
-        .filter_map(|line| {
-            let source = value(line, "src.addr=")?.parse().ok()?;
-            Some((source, (value(line, "reason=")?, line.to_owned())))
-        })
-        .collect()
+    Some((value("src.addr=")?.parse().ok()?, value("reason=")?, line))
+}
+
+/// The reason and the whole line of each connection that has ended; of several from one source the last.
+fn reasons_by_source(log: &str) -> BTreeMap<SocketAddr, (String, String)> {
+    let of_line = |(source, reason, line): (_, _, &str)| (source, (reason, line.to_owned()));
+    log.lines().filter_map(of_connection).map(of_line).collect()
 }
 
 impl Drop for Arena {

@@ -5,7 +5,7 @@ use std::{borrow::Cow, io, path::PathBuf};
 use nix::unistd::Pid;
 use ringmail_identity::IdError;
 
-use crate::{admin, config::ConfigError, parent::HandoverError, telemetry::TelemetryError};
+use crate::{admin, cgroup, config::ConfigError, parent::HandoverError, telemetry::TelemetryError};
 
 /// Why the data plane did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -70,5 +70,5 @@ impl DataPlaneError {
 }
 
 pub(super) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> DataPlaneError {
-    move |error| DataPlaneError::System { what, cause: error.into() }
+    move |error| DataPlaneError::System { what, cause: cgroup::explain(error.into()) }
 }
