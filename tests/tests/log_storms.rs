@@ -137,8 +137,8 @@ fn a_storm_of_refused_connections_is_ten_lines_a_second_and_the_sum_misses_none(
     }
     shown!(
         "O1",
-        format!("lines of a sidecar about {all} refused connections in {seconds} s"),
-        lines.refused + lines.sums,
+        format!("lines of a sidecar about {all} refused connections at once"),
+        format!("{} in {seconds} s", lines.refused + lines.sums),
         format!("<= {bound}")
     );
     shown!(

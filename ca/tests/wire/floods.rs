@@ -67,7 +67,7 @@ async fn a_flood_of_frames_ends_with_its_reason_while_others_are_served() {
     let slowest = took[took.len() - 1];
     let grown = (most - before) / 1024;
     shown!("A22", "kinds of flood that the CA ends with their reason", floods().len(), "all");
-    shown!("A22", format!("MiB that the CA grew by under {rounds} rounds of floods"), grown, "<= 16");
+    shown!("A22", "MiB that the CA grew by, and rounds of floods", format!("{grown}, {rounds}"), "<= 16");
     shown!(
         "A22",
         "slowest of a good client's requests meanwhile, in ms",

@@ -67,8 +67,8 @@ async fn a_storm_of_refusals_is_a_few_lines_and_a_count_and_no_issuance_is_left_
     assert!((ca.metric("ringmail_ca_log_left_out_total") - summed as f64).abs() < 0.5);
     shown!(
         "O1",
-        format!("lines of the CA about {REFUSALS} refusals in {seconds} s"),
-        refused + sums,
+        format!("lines of the CA about {REFUSALS} refusals at once"),
+        format!("{} in {seconds} s", refused + sums),
         format!("<= {bound}, {START} of them once")
     );
     shown!("O1", format!("audit lines of {ISSUED} certificates issued in the same storm"), issued, "all");
