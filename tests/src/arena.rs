@@ -222,7 +222,7 @@ impl Arena {
         })?;
         let of_log = wait_until(TOLD_WITHIN, "a line or a part of a sum for each", || {
             let log = self.victim().log_text();
-            let told = told(&log);
+            let told = said::told(&log);
             for Trial { reason, .. } in trials {
                 let (told, all) = (told.get(*reason), expected.get(*reason));
                 ensure!(told == all, "{reason}: the log tells {told:?} of {all:?}");
@@ -241,33 +241,10 @@ impl Arena {
     }
 }
 
-/// How many connections the log tells of, by reason: of each that has a line, and of those that a sum counts.
-fn told(log: &str) -> Counts {
-    let mut told = Counts::new();
-    for (_, reason, _) in log.lines().filter_map(of_connection) {
-        *told.entry(reason).or_default() += 1;
-    }
-    let sums = log.lines().filter_map(|line| line.split_once(" reasons=\"")?.1.split_once('"'));
-    for part in sums.flat_map(|(sum, _)| sum.split(", ")) {
-        if let Some((reason, count)) = part.split(' ').next_back().and_then(|part| part.split_once('=')) {
-            *told.entry(reason.to_owned()).or_default() += count.parse::<u64>().unwrap_or_default();
-        }
-    }
-    told
-}
-
-/// The source and the reason of a connection that has ended, if the line is of one.
-fn of_connection(line: &str) -> Option<(SocketAddr, String, &str)> {
-    let value = |key: &str| {
-        line.split(' ').find_map(|part| part.strip_prefix(key).map(|rest| rest.trim_matches('"').to_owned()))
-    };
-    Some((value("src.addr=")?.parse().ok()?, value("reason=")?, line))
-}
-
 /// The reason and the whole line of each connection that has ended; of several from one source the last.
 fn reasons_by_source(log: &str) -> BTreeMap<SocketAddr, (String, String)> {
     let of_line = |(source, reason, line): (_, _, &str)| (source, (reason, line.to_owned()));
-    log.lines().filter_map(of_connection).map(of_line).collect()
+    log.lines().filter_map(said::of_connection).map(of_line).collect()
 }
 
 impl Drop for Arena {

@@ -1,6 +1,8 @@
 //! What sidecars say of themselves: metrics, connections and the access log, read as an operator would.
 
 use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -64,4 +66,27 @@ pub fn access_lines(sidecar: &Sidecar, parts: &[&str]) -> Vec<String> {
 
 fn lines_with(log: &str, parts: &[&str]) -> Vec<String> {
     log.lines().filter(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned).collect()
+}
+
+/// How many connections the log tells of, by reason: of each that has a line, and of those that a sum counts.
+pub fn told(log: &str) -> BTreeMap<String, u64> {
+    let mut told = BTreeMap::new();
+    for (_, reason, _) in log.lines().filter_map(of_connection) {
+        *told.entry(reason).or_default() += 1;
+    }
+    let sums = log.lines().filter_map(|line| line.split_once(" reasons=\"")?.1.split_once('"'));
+    for part in sums.flat_map(|(sum, _)| sum.split(", ")) {
+        if let Some((reason, count)) = part.split(' ').next_back().and_then(|part| part.split_once('=')) {
+            *told.entry(reason.to_owned()).or_default() += count.parse::<u64>().unwrap_or_default();
+        }
+    }
+    told
+}
+
+/// The source and the reason of a connection that has ended, if the line is of one.
+pub fn of_connection(line: &str) -> Option<(SocketAddr, String, &str)> {
+    let value = |key: &str| {
+        line.split(' ').find_map(|part| part.strip_prefix(key).map(|rest| rest.trim_matches('"').to_owned()))
+    };
+    Some((value("src.addr=")?.parse().ok()?, value("reason=")?, line))
 }

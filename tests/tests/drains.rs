@@ -148,8 +148,8 @@ fn connections_that_stay_end_in_order_at_the_deadline_or_at_the_second_signal() 
     );
     assert!(told >= scenario.drain, "{order}: the first end came after {told:?}");
     assert!(took < scenario.drain + SOON, "{order}: {took:?}");
-    let lines = said::access_lines(&scenario.world.sidecars["n1"], &["reason=drained"]);
-    assert_eq!(lines.len(), scenario.connections, "each end is told once");
+    let told = said::told(&scenario.world.sidecars["n1"].log_text());
+    assert_eq!(told.get("drained"), Some(&(scenario.connections as u64)), "each end is told once");
     scenario.starts_again();
 
     let order = "told twice";
