@@ -46,5 +46,6 @@ for program in "${programs[@]}"; do
 done
 cd "$HERE"
 ((same == ${#programs[@]}))
-cargo run --quiet --locked --workspace --bin ringmail-evidence -- tell S4 "programs built twice, in two folders" \
+cargo build --quiet --locked --workspace --bin ringmail-evidence
+"$CARGO_TARGET_DIR/debug/ringmail-evidence" tell S4 "programs built twice, in two folders" \
     "$same of ${#programs[@]} the same, byte by byte" "all" scripts/reproducible.sh
