@@ -8,7 +8,7 @@ const HEAD: &str = "# Reliability: what was tried, and what was seen
 
 Made by `cargo run -p ringmail-evidence -- page` of what tests told (`docs/reliability.json`); nothing here is typed in. `make nightly` runs
 all of them, in their long versions, and makes this page again; a figure of the short version that `make test` runs is marked
-*short*. Every figure is asserted by its test: *bound* is what the test fails beyond. A promise without a figure says so.
+*short*. *Bound* is what the test fails beyond; what it tells and does not bound says so. A promise without a figure says so.
 ";
 
 /// The whole page.

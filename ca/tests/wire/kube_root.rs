@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use ringmail_evidence::shown;
 use serde_json::{Value, json};
 
 use crate::support::fake_api_server::{FakeApiServer, Key, Mood, data, key};
@@ -143,13 +144,15 @@ fn damaged_content_is_refused_with_its_reason_and_kept_when_a_new_root_is_made()
     let first = Ca::on(&server, &FLAGS).bundle();
     let intact = server.get(&secret()).unwrap();
     let key = data(&intact)["tls.key"].clone();
-    for (field, value, expected) in [
+    let damages = [
         ("tls.key", json!(null), "tls.crt is there without tls.key"),
         ("tls.key", base64(&key[..key.len() - 40]), "tls.key: no private key in it"),
         ("tls.key", base64(&KeyPair::generate().unwrap().serialize_pem()), "does not belong to certificate"),
         ("tls.crt", base64("no certificate"), "tls.crt: no certificate in it"),
         ("ca.crt", json!(null), "ca.crt is not there"),
-    ] {
+    ];
+    let tried = damages.len();
+    for (field, value, expected) in damages {
         let mut damaged = intact.clone();
         damaged["data"][field] = value;
         damaged["data"].as_object_mut().unwrap().retain(|_, value| !value.is_null());
@@ -162,6 +165,7 @@ fn damaged_content_is_refused_with_its_reason_and_kept_when_a_new_root_is_made()
     let renewed = Ca::on(&server, &["--root-secret", "ringmail-ca-root", "--bootstrap-new-root"]).bundle();
     assert!(renewed.roots().iter().any(|root| root.der == first.roots()[0].der));
     assert_eq!(data(&server.get(&secret()).unwrap())["damaged-tls.key"], key);
+    shown!("F4", "kinds of damage to the root's Secret that are refused by name, the key kept", tried, "all");
 }
 
 #[test]
