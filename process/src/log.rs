@@ -1,8 +1,9 @@
 //! The pace of what is logged by `tracing`.
 //!
-//! The first lines of a program, its start, are written as they come. Whoever switches on `debug` or `trace` looks for something and wants every line: these are written as they come. What is an
-//! information, a warning or an error goes by its pace, told apart by its reason, or by its text where it has none. Records
-//! that somebody relies on being complete, such as the lines of issued certificates, are not lines of a storm and pass.
+//! The first lines of a program, its start, are written as they come, and so is all of `debug` and `trace`: whoever switches
+//! these on looks for something and wants every line. What is an information, a warning or an error goes by its pace, told apart
+//! by its reason, or by its text where it has none. Records that somebody relies on being complete, such as the lines of issued
+//! certificates, are not lines of a storm and pass.
 
 use std::{
     fmt::{self, Write as _},

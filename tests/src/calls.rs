@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use ringmail_lab::network::Pod;
 
-use crate::streams::{OWN_PORT, pair};
+use crate::streams::{OWN_PORT, cpu, pair};
 
 /// Calls of a window. Their 99th percentile is the slowest but one.
 const CALLS: usize = 100;
@@ -87,25 +87,9 @@ pub fn crowd(from: &Pod, to: &Pod, count: usize) -> Result<Vec<TcpStream>> {
     from.namespace().enter(connect)?.with_context(|| format!("{count} connections to {address}"))
 }
 
-/// Raises what this process may have open to what it is allowed at most.
-pub fn open_many_descriptors() -> Result<()> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
-}
-
 /// How much of a core a process takes while `work` runs.
 pub fn share_of_a_core<T>(pid: u32, work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
-    /// Of `/proc/PID/stat`, on every architecture that Linux runs on.
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let ticks = || -> Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The name may hold anything; fields 14 and 15 of proc_pid_stat(5) come after it.
-        let words: Vec<_> = stat.rsplit_once(')').context("no name")?.1.split_whitespace().collect();
-        let field = |at: usize| words.get(at).and_then(|word| word.parse::<f64>().ok());
-        field(11).zip(field(12)).map(|(user, system)| user + system).context("no times")
-    };
-    let (before, began) = (ticks()?, Instant::now());
+    let (before, began) = (cpu(pid)?, Instant::now());
     let done = work()?;
-    Ok(((ticks()? - before) / TICKS_PER_SECOND / began.elapsed().as_secs_f64(), done))
+    Ok(((cpu(pid)? - before).as_secs_f64() / began.elapsed().as_secs_f64(), done))
 }

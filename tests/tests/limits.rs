@@ -28,9 +28,9 @@ use ringmail_lab::{
 };
 use ringmail_tests::{
     Shape, World,
-    calls::{Caller, crowd, open_many_descriptors, share_of_a_core, times_as_long},
+    calls::{Caller, crowd, share_of_a_core, times_as_long},
     nightly, said,
-    streams::{OWN_PORT, holds, listen, pair},
+    streams::{OWN_PORT, holds, listen, pair, raise_descriptors},
     versions,
     world::{CA, CLIENT, SERVICE_ACCOUNT, STRANGER},
 };
@@ -47,7 +47,7 @@ const AT_MOST_TIMES: f64 = 2.0;
 
 /// A world where the client has a sidecar of the usual kind, and `n1` one of these settings.
 fn world_with(shape: Shape, n1: impl FnOnce(SidecarSettings) -> SidecarSettings) -> World {
-    open_many_descriptors().unwrap();
+    raise_descriptors().unwrap();
     let mut world = World::new(versions()[0], Shape { meshed: vec![CLIENT], ..shape }).unwrap();
     let settings = n1(world.shape.sidecar.clone());
     world.start_sidecar_as("n1", &settings).unwrap();

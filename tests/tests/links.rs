@@ -95,7 +95,7 @@ fn streams_stay_whole_over_links_that_lose_delay_reorder_and_are_narrow() {
 }
 
 #[test]
-fn an_idle_peer_that_has_vanished_is_seen_within_a_minute_by_both_ends() {
+fn an_idle_peer_that_has_vanished_is_seen_after_about_a_minute_by_both_ends() {
     let world = two_pods(Shape::strict());
     let (client, node) = (of(&world, CLIENT), of(&world, "n1"));
     let listener = listen(node).unwrap();

@@ -49,16 +49,12 @@ impl Lines {
     fn read(sidecar: &Sidecar) -> Self {
         let log = sidecar.log_text();
         let with = |part: &str| log.lines().filter(|line| line.contains(part)).count() as u64;
-        let kind = "inbound plaintext_refused=";
-        let sums = log.lines().filter(|line| line.contains(" left_out="));
-        let summed = sums.filter_map(|line| {
-            let count = line.split_once(kind)?.1;
-            count.split(|letter: char| !letter.is_ascii_digit()).next()?.parse::<u64>().ok()
-        });
+        let refused = with("reason=plaintext_refused");
+        let told = said::told(&log).get("plaintext_refused").copied().unwrap_or_default();
         Self {
-            refused: with("reason=plaintext_refused"),
+            refused,
             sums: with(" left_out="),
-            summed: summed.sum(),
+            summed: told - refused,
             complete: with("direction=inbound reason=complete"),
         }
     }

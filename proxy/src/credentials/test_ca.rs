@@ -13,6 +13,12 @@ use rcgen::{
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use ringmail_identity::{SpiffeId, TrustDomain};
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    version::TLS13,
+};
 use time::OffsetDateTime;
 use tokio::{sync::watch, time::Instant};
 use zeroize::Zeroizing;
@@ -22,7 +28,7 @@ use super::{
     source::Issued,
     status::Status,
 };
-use crate::tls::CredentialsRx;
+use crate::{control_plane::H2, tls::CredentialsRx};
 
 pub(super) const OWN: &str = "spiffe://cluster.local/ns/ignite/sa/node";
 /// As the CA dates back.
@@ -63,11 +69,22 @@ impl TestCa {
         request.signed_by(&self.issuer).unwrap()
     }
 
-    /// A certificate and key of a server, by DNS name.
-    pub(crate) fn server(&self, name: &str) -> (Certificate, KeyPair) {
+    /// What a server of this DNS name speaks TLS and HTTP/2 with. It asks nobody for a certificate.
+    pub(crate) fn server(&self, name: &str) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new([name.to_owned()]).unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap(), key)
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
+            )
+            .unwrap();
+        config.alpn_protocols = vec![H2.to_vec()];
+        config
     }
 }
 

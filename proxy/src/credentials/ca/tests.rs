@@ -8,19 +8,14 @@ use std::{
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use ringmail_identity::{Svid, TrustBundle, UnixTime, Usage};
-use rustls::{
-    ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
-    version::TLS13,
-};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::{net::TcpListener, time::sleep};
 use tokio_rustls::TlsAcceptor;
 use tonic::{Response, Status};
 
 use super::*;
 use crate::{
-    control_plane::{H2, Role},
+    control_plane::Role,
     credentials::{
         status::RefreshErrorReason,
         test_ca::{OWN, TestCa},
@@ -127,17 +122,7 @@ impl Scene {
 }
 
 async fn serve(listener: TcpListener, signer: Arc<TestCa>, conduct: Conduct, heard: Arc<Mutex<Heard>>) {
-    let (certificate, key) = signer.server(SERVER);
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
-        )
-        .unwrap();
-    config.alpn_protocols = vec![H2.to_vec()];
+    let config = signer.server(SERVER);
     let acceptor = TlsAcceptor::from(Arc::new(config));
     loop {
         let (stream, _) = listener.accept().await.unwrap();

@@ -12,12 +12,6 @@ use ringmail_xds::{
     service::{self, Responses},
     workload::{Address, TunnelProtocol, Workload, address::Type},
 };
-use rustls::{
-    ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-    version::TLS13,
-};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -30,7 +24,6 @@ use tonic::{Status as Refusal, Streaming};
 
 use super::*;
 use crate::{
-    control_plane::H2,
     credentials::test_ca::TestCa,
     discovery::{Asker, Discovery, status::Link},
     snapshot::Snapshots,
@@ -101,17 +94,7 @@ impl Scene {
         let ca = TestCa::new("one");
         fs::write(dir.path().join("root.pem"), &ca.root).unwrap();
         fs::write(dir.path().join("token"), "good").unwrap();
-        let (certificate, key) = ca.server(SERVER);
-        let mut tls = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[&TLS13])
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            )
-            .unwrap();
-        tls.alpn_protocols = vec![H2.to_vec()];
+        let tls = ca.server(SERVER);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let text = format!(
