@@ -184,6 +184,12 @@ reference_layer() {
     RINGMAIL_RECORD_LAYER=rustls limited "$TESTS_LIMIT" "${CRATE_TESTS[@]}" "${tests[@]}"
 }
 
+# Whole sidecars on rustls's record layer, under what is hostile and what is merely much. Their figures are those of the other.
+hostile_to_the_reference_layer() {
+    RINGMAIL_RECORD_LAYER=rustls RINGMAIL_EVIDENCE=$(mktemp -d) limited "$NIGHTLY_LIMIT" cargo test --locked --no-fail-fast \
+        --workspace --test adversary --test streams --test drains -- --test-threads=1
+}
+
 # Looks for bytes that the two record layers take differently.
 differential() {
     local seconds=$1 test=tls::record::tests::differential
@@ -277,6 +283,7 @@ long_ones() {
     ! wanted reproducible || step "the same programs from two folders" scripts/reproducible.sh
     ! wanted mutants || step "small changes are noticed" scripts/mutants.sh
     ! wanted layers || step "both record layers, an hour of the same bytes" differential "$NIGHTLY_FUZZ_SECONDS"
+    ! wanted layers || step "the adversary, streams and drains on rustls's record layer" hostile_to_the_reference_layer
     ! wanted peers || step "other people's TLS as the adversary" scripts/second-opinion.sh
     ! wanted scenarios || step "ignite scenarios, all of them" scenarios "$NIGHTLY_LIMIT" --include-ignored
 }
