@@ -124,9 +124,12 @@ pub fn keep(figure: &Figure, folder: &Path) -> Result<()> {
 /// All that was told into a folder.
 ///
 /// # Errors
-/// If a file cannot be read or is not what [`keep`] writes.
+/// If a file cannot be read or is not what [`keep`] writes. Where there is no folder, nothing was told.
 pub fn told(folder: &Path) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
+    if !folder.exists() {
+        return Ok(figures);
+    }
     for entry in fs::read_dir(folder).with_context(|| format!("{}", folder.display()))? {
         let path = entry?.path();
         if path.extension().is_some_and(|ending| ending == "json") {
@@ -137,18 +140,30 @@ pub fn told(folder: &Path) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Puts what a run told in the place of what earlier runs told of the same, in the table's order.
+/// Puts what a run told in the place of what earlier runs told of the same, in the table's order. A test's figures go together,
+/// and those of its long version stay until that has run again; a script may tell some of its figures alone.
 pub fn merged(before: Vec<Figure>, now: Vec<Figure>) -> Vec<Figure> {
-    let mut figures = now;
-    for old in before {
-        let known = ROWS.iter().any(|row| row.id == old.row);
-        if known && !figures.iter().any(|figure| (&figure.row, &figure.what) == (&old.row, &old.what)) {
-            figures.push(old);
-        }
-    }
+    let by_same = |figures: &[Figure], figure: &Figure, nightly: bool| {
+        figures.iter().any(|other| {
+            let same = (&other.row, &other.test) == (&figure.row, &figure.test);
+            same && (!is_script(figure) || other.what == figure.what) && (other.nightly || !nightly)
+        })
+    };
+    let stays_long = |figure: &Figure| by_same(&before, figure, true) && !by_same(&now, figure, true);
+    let known = |figure: &&Figure| ROWS.iter().any(|row| row.id == figure.row);
+    let old = before
+        .iter()
+        .filter(known)
+        .filter(|old| if stays_long(old) { old.nightly } else { !by_same(&now, old, false) });
+    let new = now.iter().filter(|new| !stays_long(new));
+    let mut figures: Vec<Figure> = new.chain(old).cloned().collect();
     let place = |figure: &Figure| ROWS.iter().position(|row| row.id == figure.row);
     figures.sort_by(|a, b| (place(a), &a.what).cmp(&(place(b), &b.what)));
     figures
+}
+
+fn is_script(figure: &Figure) -> bool {
+    figure.test.contains('/')
 }
 
 /// `faults::storms::a_storm::here` is of the test `storms::a_storm`; closures in between are no names.
@@ -192,6 +207,28 @@ mod tests {
         let before = vec![figure("F2", "a", "1"), figure("F1", "b", "2"), figure("nowhere", "c", "3")];
         let now = merged(before, vec![figure("F2", "a", "9")]);
         assert_eq!(now, [figure("F1", "b", "2"), figure("F2", "a", "9")]);
+    }
+
+    #[test]
+    fn a_tests_figures_go_together_and_those_of_its_long_version_stay_until_it_has_run_again() {
+        let figure = |what: &str, test: &str, nightly: bool| Figure {
+            row: "F1".to_owned(),
+            what: what.to_owned(),
+            seen: "1".to_owned(),
+            bound: "exactly".to_owned(),
+            test: test.to_owned(),
+            nightly,
+            day: 1,
+        };
+        let (short, renamed, long) =
+            (figure("of 10", "t", false), figure("of 20", "t", false), figure("of 500", "t", true));
+        assert_eq!(merged(vec![short.clone()], vec![renamed.clone()]), std::slice::from_ref(&renamed));
+        assert_eq!(merged(vec![renamed.clone()], vec![long.clone()]), std::slice::from_ref(&long));
+        assert_eq!(merged(vec![long.clone()], vec![short]), std::slice::from_ref(&long));
+        let script = |what: &str| figure(what, "scripts/x.sh", false);
+        let both = merged(vec![script("a"), script("b")], vec![script("b")]);
+        assert_eq!(both, [script("a"), script("b")]);
+        assert_eq!(merged(both, vec![renamed]).len(), 3);
     }
 
     #[test]

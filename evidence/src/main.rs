@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser};
 use ringmail_evidence::{Figure, folder, keep, merged, render, told};
 
@@ -59,6 +59,9 @@ fn make(arguments: Page) -> Result<()> {
     let before = if arguments.anew { Vec::new() } else { before(&json)? };
     let now = told(&arguments.from.unwrap_or_else(folder))?;
     let (new, all) = (now.len(), merged(before, now));
+    if all.is_empty() {
+        bail!("nothing was told, now or before: expected figures in --from, or {}", json.display());
+    }
     write(&json, &format!("{}\n", serde_json::to_string_pretty(&all)?))?;
     write(&arguments.docs.join("reliability.md"), &render(&all))?;
     println!("{new} figures told, {} on the page", all.len());
@@ -74,5 +77,5 @@ fn before(json: &Path) -> Result<Vec<Figure>> {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("{}", path.display()))
+    fs::write(path, text).with_context(|| format!("{}: --docs names the folder", path.display()))
 }

@@ -17,7 +17,7 @@ pub fn render(figures: &[Figure]) -> String {
     for group in GROUPS {
         let _ = write!(
             page,
-            "\n## {}\n\n| | promise | measured | seen | bound | test |\n|---|---|---|---|---|---|\n",
+            "\n## {}\n\n| | promise | measured | seen | bound | test | on |\n|---|---|---|---|---|---|---|\n",
             group.heading()
         );
         for row in ROWS.iter().filter(|row| row.group == group) {
@@ -33,12 +33,24 @@ fn lines(page: &mut String, row: &Row, figures: &[Figure]) {
         let (id, promise) = if first { (row.id, row.promise) } else { ("", "") };
         let short = if figure.nightly { "" } else { " *short*" };
         let (what, seen, bound) = (cell(&figure.what), cell(&figure.seen), cell(&figure.bound));
-        let _ = writeln!(page, "| {id} | {promise} | {what}{short} | {seen} | {bound} | `{}` |", figure.test);
+        let (test, on) = (&figure.test, date(figure.day));
+        let _ = writeln!(page, "| {id} | {promise} | {what}{short} | {seen} | {bound} | `{test}` | {on} |");
         first = false;
     }
     if first {
-        let _ = writeln!(page, "| {} | {} | **no figure** | | | |", row.id, row.promise);
+        let _ = writeln!(page, "| {} | {} | **no figure** | | | | |", row.id, row.promise);
     }
+}
+
+/// Of a day since 1970, as ISO 8601 writes it.
+fn date(day: u64) -> String {
+    /// The Julian day of 1970-01-01.
+    const EPOCH: i32 = 2_440_588;
+    let julian = i32::try_from(day).ok().and_then(|day| day.checked_add(EPOCH));
+    julian
+        .and_then(|julian| time::Date::from_julian_day(julian).ok())
+        .map(|date| date.to_string())
+        .unwrap_or_default()
 }
 
 /// A bar or a line's end in a cell would end the cell.
