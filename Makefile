@@ -24,7 +24,7 @@ e2e-kube:
 	@scripts/test.sh e2e-kube
 
 nightly:
-	@scripts/test.sh nightly
+	@scripts/test.sh nightly $(PARTS)
 
 bench:
 	@scripts/bench.sh $(BENCH)

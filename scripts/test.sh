@@ -3,11 +3,19 @@
 #   scripts/test.sh            what has to hold before every merge
 #   scripts/test.sh e2e        the Ignite scenarios alone
 #   scripts/test.sh e2e-kube   the scenarios on a real Kubernetes alone
-#   scripts/test.sh nightly    the same as the first, with every scenario on every version of Ignite, and the long ones
+#   scripts/test.sh nightly [PART...]   the same as the first, with every scenario on every version of Ignite, and the long ones,
+#                              which takes a night; or parts of it alone: checks crates fuzzing planted licences reproducible mutants
+#                              layers peers scenarios kube
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
 readonly SUITE=${1:-test}
+shift || true
+readonly ALL_PARTS=(checks crates fuzzing planted licences reproducible mutants layers peers scenarios kube)
+readonly PARTS=("$@")
+for part in "${PARTS[@]}"; do
+    [[ $SUITE == nightly && " ${ALL_PARTS[*]} " == *" $part "* ]] || fail "$SUITE $part: expected nightly and parts of: ${ALL_PARTS[*]}"
+done
 readonly PROXY_LIMIT_BYTES=8000000
 # Which shared libraries a release binary may need: those that are glibc's.
 readonly GLIBC='^(libc|libm|ld-linux[a-z0-9-]*|libdl|libpthread|librt)\.so'
@@ -19,7 +27,8 @@ if [[ $SUITE == nightly ]]; then
     export RINGMAIL_NIGHTLY=1
     TESTS_LIMIT=$NIGHTLY_LIMIT
 fi
-# How long the two record layers are compared, and what starting up and the last case may take on top.
+# How long the two record layers are compared, and what starting up and the last case may take on top. All targets together are
+# fuzzed for as long, as many at once as there are processors.
 readonly FUZZ_SECONDS=60 NIGHTLY_FUZZ_SECONDS=3600 FUZZ_GRACE_SECONDS=120
 
 # Enough for some ten failures; the whole output stands above.
@@ -40,6 +49,11 @@ mkdir -p "$(dirname "$SUMMARY")"
 rm -f "$SUMMARY"
 BESIDE=$(mktemp -d)
 readonly BESIDE
+
+# Whether a part of the nightly is to run: of any other suite there are no parts.
+wanted() {
+    ((${#PARTS[@]} == 0)) || [[ " ${PARTS[*]} " == *" $1 "* ]]
+}
 
 # Runs one step and counts it as one check, or, where it prints summaries of cargo test, as those tests.
 step() {
@@ -170,6 +184,12 @@ reference_layer() {
     RINGMAIL_RECORD_LAYER=rustls limited "$TESTS_LIMIT" "${CRATE_TESTS[@]}" "${tests[@]}"
 }
 
+# Whole sidecars on rustls's record layer, under what is hostile and what is merely much. Their figures are those of the other.
+hostile_to_the_reference_layer() {
+    RINGMAIL_RECORD_LAYER=rustls RINGMAIL_EVIDENCE=$(mktemp -d) limited "$NIGHTLY_LIMIT" cargo test --locked --no-fail-fast \
+        --workspace --test adversary --test streams --test drains -- --test-threads=1
+}
+
 # Looks for bytes that the two record layers take differently.
 differential() {
     local seconds=$1 test=tls::record::tests::differential
@@ -177,6 +197,12 @@ differential() {
     "${CRATE_TESTS[@]}" --lib -- --list "$test" | grep ': test$' || return 1
     RINGMAIL_FUZZ_SECONDS=$seconds limited "$((seconds + FUZZ_GRACE_SECONDS))s" \
         "${CRATE_TESTS[@]}" --lib -- --nocapture "$test"
+}
+
+# Each target for its share of the hour.
+fuzz_for_an_hour() {
+    local targets=(fuzz/corpus/*/)
+    scripts/fuzz.sh $((NIGHTLY_FUZZ_SECONDS * $(nproc) / ${#targets[@]}))
 }
 
 # Scenarios that measure run alone. Those that mostly wait (for a certificate, a failure detection, a stopped reader) run
@@ -233,68 +259,73 @@ build_cluster_meanwhile() {
     nice -n 19 bash -c 'scripts/kube-binaries.sh; for base; do scripts/base-image.sh "$base"; done' - "${bases[@]}" &>/dev/null &
 }
 
-case $SUITE in
-test | nightly)
-    build_cluster_meanwhile
-    step "crates that may be used" unwanted_crates
-    step "bills of materials" bills_of_materials
-    step "format" cargo fmt --all --check
-    step "lints" cargo clippy --locked --workspace --all-targets -- -D warnings
+before_the_scenarios() {
+    if wanted checks; then
+        step "crates that may be used" unwanted_crates
+        step "bills of materials" bills_of_materials
+        step "format" cargo fmt --all --check
+        step "lints" cargo clippy --locked --workspace --all-targets -- -D warnings
+    fi
     build
     wait
     # Where it cannot be fetched, the tests that need it fail and say so.
     RINGMAIL_ENVOY=$(scripts/envoy.sh) && export RINGMAIL_ENVOY || true
-    step "tests of the crates" crate_tests
-    step "the proxy on rustls's record layer" reference_layer
-    if [[ $SUITE == nightly ]]; then
-        step "fuzzing, an hour for each target" scripts/fuzz.sh "$NIGHTLY_FUZZ_SECONDS"
-        step "planted faults are found" scripts/fuzz-planted.sh
-        step "licences, sources and versions" scripts/deny.sh
-        step "the same programs from two folders" scripts/reproducible.sh
-        step "small changes are noticed" scripts/mutants.sh
-        step "both record layers, an hour of the same bytes" differential "$NIGHTLY_FUZZ_SECONDS"
-    else
-        # Built now: the scenarios' own builds would wait for it.
-        step "what is fuzzed" scripts/fuzz.sh 0
-        begin_beside "fuzzing" scripts/fuzz.sh
-        begin_beside "both record layers, a minute of the same bytes" differential "$FUZZ_SECONDS"
+    if wanted crates; then
+        step "tests of the crates" crate_tests
+        step "the proxy on rustls's record layer" reference_layer
     fi
-    ;;
-e2e)
-    build
-    ;;
-e2e-kube) ;;
-*)
-    fail "suite $SUITE: expected test, e2e, e2e-kube or nightly"
-    ;;
-esac
+}
 
-case $SUITE in
-nightly)
-    step "other people's TLS as the adversary" scripts/second-opinion.sh
-    step "ignite scenarios, all of them" scenarios "$NIGHTLY_LIMIT" --include-ignored
-    ;;
-test | e2e)
-    step "ignite scenarios" scenarios "$E2E_LIMIT"
-    ;;
-esac
+# What is as much as a machine can do in a night.
+long_ones() {
+    ! wanted fuzzing || step "fuzzing, an hour for all targets" fuzz_for_an_hour
+    ! wanted planted || step "planted faults are found" scripts/fuzz-planted.sh
+    ! wanted licences || step "licences, sources and versions" scripts/deny.sh
+    ! wanted reproducible || step "the same programs from two folders" scripts/reproducible.sh
+    ! wanted mutants || step "small changes are noticed" scripts/mutants.sh
+    ! wanted layers || step "both record layers, an hour of the same bytes" differential "$NIGHTLY_FUZZ_SECONDS"
+    ! wanted layers || step "the adversary, streams and drains on rustls's record layer" hostile_to_the_reference_layer
+    ! wanted peers || step "other people's TLS as the adversary" scripts/second-opinion.sh
+    ! wanted scenarios || step "ignite scenarios, all of them" scenarios "$NIGHTLY_LIMIT" --include-ignored
+}
 
-if [[ $SUITE == test || $SUITE == nightly ]]; then
+on_kubernetes() {
     begin_beside "release binaries" release_binary
-fi
-
-if [[ $SUITE != e2e ]]; then
     run_beside &
     step "scenarios on Kubernetes" scripts/e2e-kube.sh
     wait
     for number in "${!beside[@]}"; do
         step "${beside[number]}" ran_beside "$number"
     done
-fi
+}
 
-if [[ $SUITE == nightly ]]; then
+case $SUITE in
+test)
+    build_cluster_meanwhile
+    before_the_scenarios
+    # Built now: the scenarios' own builds would wait for it.
+    step "what is fuzzed" scripts/fuzz.sh 0
+    begin_beside "fuzzing" scripts/fuzz.sh
+    begin_beside "both record layers, a minute of the same bytes" differential "$FUZZ_SECONDS"
+    step "ignite scenarios" scenarios "$E2E_LIMIT"
+    on_kubernetes
+    ;;
+nightly)
+    ! wanted kube || build_cluster_meanwhile
+    before_the_scenarios
+    long_ones
+    ! wanted kube || on_kubernetes
     step "the page of what was seen" target/debug/ringmail-evidence page
-fi
+    ;;
+e2e)
+    build
+    step "ignite scenarios" scenarios "$E2E_LIMIT"
+    ;;
+e2e-kube) step "scenarios on Kubernetes" scripts/e2e-kube.sh ;;
+*)
+    fail "suite $SUITE: expected test, e2e, e2e-kube or nightly"
+    ;;
+esac
 
 if ((failed)); then
     printf '\n%s\n' "${complaints[@]}"

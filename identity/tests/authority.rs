@@ -14,6 +14,8 @@ const OID_SAN: &[u64] = &[2, 5, 29, 17];
 
 /// The tag of a URI among the general names, as DER writes it.
 pub(crate) const URI: u8 = 0x86;
+/// The tag of an e-mail address.
+pub(crate) const EMAIL: u8 = 0x81;
 /// The tag of a DNS name.
 pub(crate) const DNS: u8 = 0x82;
 
@@ -128,4 +130,18 @@ pub(crate) fn raw_san(names: &[(u8, &[u8])]) -> CustomExtension {
     let mut extension = CustomExtension::from_oid_content(OID_SAN, der(0x30, &names));
     extension.set_criticality(true);
     extension
+}
+
+/// The public key info of an RSA key of that many bits that is nobody's.
+pub(crate) fn rsa_spki(bits: usize) -> Vec<u8> {
+    let mut modulus = vec![0xff; bits.div_ceil(8)];
+    if bits.is_multiple_of(8) {
+        // An integer whose highest bit is set would be negative.
+        modulus.insert(0, 0);
+    } else {
+        modulus[0] >>= 8 - bits % 8;
+    }
+    let key = der(0x30, &[der(0x02, &modulus), der(0x02, &[1, 0, 1])].concat());
+    let oid = [0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 0x05, 0];
+    der(0x30, &[der(0x30, &oid), der(0x03, &[vec![0], key].concat())].concat())
 }

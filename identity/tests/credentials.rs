@@ -68,10 +68,16 @@ fn a_leaf_that_peers_would_refuse_is_refused_at_once() {
 #[test]
 fn a_leaf_for_one_side_only_is_refused() {
     let root = Authority::root("cluster.local");
-    for side in [ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth] {
-        let (leaf, key) = issued(&root, |params| params.extended_key_usages = vec![side]);
+    for (purpose, allowed) in [
+        (ExtendedKeyUsagePurpose::ClientAuth, "client authentication alone"),
+        (ExtendedKeyUsagePurpose::ServerAuth, "server authentication alone"),
+        (ExtendedKeyUsagePurpose::CodeSigning, "neither client nor server authentication"),
+    ] {
+        let (leaf, key) = issued(&root, |params| params.extended_key_usages = vec![purpose]);
         let error = Svid::new(vec![leaf], key).unwrap_err();
         assert!(matches!(error, SvidError::Usage { .. }), "{error}");
+        let text = format!("leaf of {ID} allows {allowed}, expected client and server authentication");
+        assert_eq!(error.to_string(), text);
     }
 }
 

@@ -12,7 +12,9 @@ use ringmail_identity::{
     CertificateDer, MAX_CERTIFICATE_LEN, PeerError, PeerReason, TrustBundle, UnixTime, Usage, VerifiedPeer,
 };
 
-use crate::authority::{Authority, DNS, ID, URI, bundle, der, leaf_profile, noon, raw_san, unix};
+use crate::authority::{
+    Authority, DNS, EMAIL, ID, URI, bundle, der, leaf_profile, noon, raw_san, rsa_spki, unix,
+};
 
 const OID_BASIC_CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
 const OID_KEY_USAGE: &[u64] = &[2, 5, 29, 15];
@@ -82,11 +84,7 @@ fn critical(oid: &[u64], content: Vec<u8>) -> CustomExtension {
 
 /// A public key of that many bits that is nobody's: it only has to look like one.
 fn rsa_public_key(bits: usize) -> SubjectPublicKeyInfo {
-    let modulus = [vec![0], vec![0xff; bits / 8]].concat();
-    let key = der(0x30, &[der(0x02, &modulus), der(0x02, &[1, 0, 1])].concat());
-    let oid = [0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 0x05, 0];
-    let spki = der(0x30, &[der(0x30, &oid), der(0x03, &[vec![0], key].concat())].concat());
-    SubjectPublicKeyInfo::from_der(&spki).unwrap()
+    SubjectPublicKeyInfo::from_der(&rsa_spki(bits)).unwrap()
 }
 
 #[rustfmt::skip]
@@ -244,6 +242,10 @@ const LEAVES: &[Case] = &[
     Case { name: "a URI and an e-mail address", expected: PeerReason::OtherSan, peer: |mesh| leaf(mesh, |params| {
         params.subject_alt_names.push(SanType::Rfc822Name("root@ring.example".try_into().unwrap()));
     }) },
+    Case { name: "a URI and an e-mail address that is not text", expected: PeerReason::OtherSan, peer: |mesh| leaf(mesh, |params| {
+        params.subject_alt_names.clear();
+        params.custom_extensions.push(raw_san(&[(URI, ID.as_bytes()), (EMAIL, &[0xff])]));
+    }) },
     Case { name: "a URI of another trust domain under our root", expected: PeerReason::ForeignTrustDomain, peer: |mesh| leaf(mesh, |params| {
         params.subject_alt_names = vec![uri("spiffe://elsewhere.example/ns/ring/sa/ignite")];
     }) },
@@ -353,6 +355,43 @@ fn a_refusal_says_in_one_short_printable_line_what_was_read() {
         assert!(!text.ends_with('.'), "{name}: {text}");
         assert!(!text.starts_with(|first: char| first.is_ascii_uppercase()), "{name}: {text}");
     }
+}
+
+#[test]
+fn a_refusal_names_the_issuer_and_the_usage_that_were_read() {
+    let mesh = Mesh::new();
+    let texts = [
+        ("a foreign root", "no root of cluster.local is the issuer \"O=foreign\""),
+        (
+            "a foreign root of our root's name",
+            "signature does not verify under the key of the issuer named, \"O=cluster.local\"",
+        ),
+        (
+            "a client with a server's usage",
+            "extended key usage does not allow client authentication, it allows \"1.3.6.1.5.5.7.3.1\"",
+        ),
+        (
+            "a server with a client's usage",
+            "extended key usage does not allow server authentication, it allows \"1.3.6.1.5.5.7.3.2\"",
+        ),
+    ];
+    let verdicts = verdicts(&mesh);
+    for (row, text) in texts {
+        let (_, verdict, _) = verdicts.iter().find(|(name, _, _)| *name == row).unwrap();
+        assert_eq!(verdict.as_ref().unwrap_err().to_string(), text, "{row}");
+    }
+}
+
+#[test]
+fn every_reason_has_a_word_and_a_meaning_of_its_own() {
+    let words: BTreeSet<&str> = PeerReason::ALL.iter().map(|reason| reason.as_str()).collect();
+    let meanings: BTreeSet<&str> = PeerReason::ALL.iter().map(|reason| reason.doc()).collect();
+    assert_eq!((words.len(), meanings.len()), (PeerReason::ALL.len(), PeerReason::ALL.len()));
+    assert!(
+        words.iter().all(|word| word.starts_with("certificate_") || word.starts_with("spiffe_id_")),
+        "{words:?}"
+    );
+    assert!(meanings.iter().all(|meaning| meaning.contains(' ')), "{meanings:?}");
 }
 
 #[test]

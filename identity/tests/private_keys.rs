@@ -9,6 +9,8 @@ use proptest::{collection::vec, prelude::*};
 use rcgen::{CertificateSigningRequestParams, KeyPair, PublicKeyData, SanType, SigningKey};
 use ringmail_identity::{KeyAlgorithm, KeyAlgorithmError, KeyError, PemError, PrivateKey, SpiffeId};
 
+use crate::authority::rsa_spki;
+
 const EC_P256: &[u8] = include_bytes!("keys/ec-p256-sec1-with-parameters.pem");
 const EC_P256_ENCRYPTED: &[u8] = include_bytes!("keys/ec-p256-encrypted.pem");
 const EC_P384: &[u8] = include_bytes!("keys/ec-p384-pkcs8.pem");
@@ -80,6 +82,8 @@ fn a_file_must_hold_exactly_one_key_in_the_clear() {
         assert!(matches!(PrivateKey::from_pem(pem), Err(KeyError::Pem(PemError::NoKey))));
     }
     let cut = &EC_P384[..EC_P384.len() - 10];
+    let error = PrivateKey::from_pem(cut).unwrap_err().to_string();
+    assert!(error.ends_with("block \"PRIVATE KEY\" does not end"), "{error}");
     assert!(matches!(PrivateKey::from_pem(cut), Err(KeyError::Pem(PemError::Malformed { block: 1, .. }))));
 }
 
@@ -117,6 +121,11 @@ fn public_keys_are_told_apart_and_weak_ones_named() {
         let longer = [spki, vec![0]].concat();
         assert!(matches!(KeyAlgorithm::from_spki_der(&longer), Err(KeyAlgorithmError::Malformed(_))));
     }
+    for bits in [2048, 2049, 4095, 4096] {
+        assert_eq!(KeyAlgorithm::from_spki_der(&rsa_spki(bits)), Ok(KeyAlgorithm::Rsa { bits }));
+    }
+    let too_few = KeyAlgorithmError::RsaBits { bits: 2047 };
+    assert_eq!(KeyAlgorithm::from_spki_der(&rsa_spki(2047)), Err(too_few));
     let p521 = KeyPair::from_pem(str::from_utf8(EC_P521).unwrap()).unwrap().subject_public_key_info();
     let curve = KeyAlgorithmError::Curve { curve: "1.3.132.0.35".to_owned() };
     assert_eq!(KeyAlgorithm::from_spki_der(&p521), Err(curve));

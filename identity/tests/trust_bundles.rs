@@ -27,8 +27,21 @@ fn a_bundle_tells_its_roots_in_order_and_survives_its_pem() {
 
 #[test]
 fn a_root_id_is_the_sha_256_of_the_certificate_in_hex() {
-    let shown = RootId::of(&CertificateDer::from(b"abc".to_vec())).to_string();
-    assert_eq!(shown, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    const OF_ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let id = RootId::of(&CertificateDer::from(b"abc".to_vec()));
+    assert_eq!(id.to_string(), OF_ABC);
+    assert_eq!(format!("{id:?}"), format!("RootId({OF_ABC})"));
+    let digits: String = id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digits, OF_ABC);
+}
+
+#[test]
+fn debug_of_a_bundle_names_its_roots_and_shows_no_certificate() {
+    let shown = format!("{:?}", Authority::root("one").bundle());
+    assert_eq!(
+        shown,
+        "TrustBundle { trust_domain: TrustDomain(cluster.local), aliases: [], roots: [\"O=one\"] }"
+    );
 }
 
 #[test]

@@ -57,12 +57,16 @@ pub struct SidecarSettings {
     pub descriptors: Option<u32>,
 }
 
+/// The variable that has every sidecar run on the record layer of this name, as it has the proxy's own tests.
+const RECORD_LAYER: &str = "RINGMAIL_RECORD_LAYER";
+
 impl SidecarSettings {
-    /// The defaults under this service account.
+    /// The defaults under this service account, on the record layer under test.
     pub fn new(service_account: &str) -> Self {
+        let layer = std::env::var(RECORD_LAYER).map(|layer| ("record_layer".to_owned(), layer));
         Self {
             service_account: service_account.to_owned(),
-            proxy: BTreeMap::new(),
+            proxy: layer.into_iter().collect(),
             init_flags: Vec::new(),
             environment: BTreeMap::new(),
             cgroup: None,

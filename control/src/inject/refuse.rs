@@ -95,7 +95,7 @@ pub enum Refusal {
     ProxyId {
         /// The pod or a container.
         place: String,
-        /// `runAsUser` or `runAsGroup`.
+        /// `runAsUser`, `runAsGroup`, or what makes it a group beside those: a program that is set to a group runs as it.
         field: &'static str,
     },
     /// More than is looked at.
@@ -170,6 +170,13 @@ fn sidecars(pod: &TypedPod) -> Result<(), Refusal> {
 fn proxy_id(pod: &TypedPod) -> Result<(), Refusal> {
     let refused = |place: String, field| Err(Refusal::ProxyId { place, field });
     let of_pod = pod.spec.security_context.as_ref();
+    let groups = of_pod.and_then(|pod| pod.supplemental_groups.as_deref()).unwrap_or_default();
+    if groups.contains(&PROXY_ID) {
+        return refused("the pod".to_owned(), "supplementalGroups");
+    }
+    if of_pod.is_some_and(|pod| pod.fs_group == Some(PROXY_ID)) {
+        return refused("the pod".to_owned(), "fsGroup");
+    }
     for container in pod.containers() {
         let own = container.security_context.as_ref();
         let user = own.and_then(|own| own.run_as_user);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ringmail_policy::{Client, Facts, Inbound, Origin, Pod, Resources, ServicePort};
+use ringmail_policy::{Client, ClientClass, Facts, Inbound, Origin, Pod, Resources, ServicePort};
 
 use super::{
     authorization, created, destination_rule, peer_authentication, pod, set, settings, workload_entry,
@@ -90,6 +90,24 @@ fn all_clients_of_a_class_are_told_the_same() {
     classes.dedup();
     // Nobody, three kinds of pods of `thin`, and one of each namespace besides that a rule names.
     assert_eq!(classes.len(), 1 + 3 + 4);
+}
+
+#[test]
+fn clients_whom_no_rule_tells_from_others_are_of_one_class() {
+    let class = |rule: &str, namespace: &str| {
+        let pod = Pod { namespace: namespace.to_owned(), ..Pod::default() };
+        set(&[destination_rule("a/r", rule)]).client_class(&pod)
+    };
+    let (own, exported) = ("{host: x}", "{host: x, exportTo: [b]}");
+    for (rule, namespace, told) in [
+        (own, "a", true),
+        (own, "b", false),
+        (exported, "a", true),
+        (exported, "b", true),
+        (exported, "c", false),
+    ] {
+        assert_eq!(class(rule, namespace) != ClientClass::default(), told, "{rule} {namespace}");
+    }
 }
 
 #[test]

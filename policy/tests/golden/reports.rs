@@ -32,6 +32,34 @@ fn what_has_no_effect_is_reported_with_its_line() {
 }
 
 #[test]
+fn what_of_a_port_has_no_effect_is_reported_and_the_rest_of_it_holds() {
+    let port = "{port: {number: 80}, connectionPool: {tcp: {}}, loadBalancer: {simple: RANDOM}, outlierDetection: {}}";
+    let rule = format!("{{host: x, trafficPolicy: {{portLevelSettings: [{port}]}}}}");
+    let set = set(&[destination_rule("a/r", &rule)]);
+    let texts: Vec<_> = set.reports().iter().map(|report| report.text.as_str()).collect();
+    let fields = ["connectionPool", "loadBalancer", "outlierDetection"];
+    assert_eq!(texts, fields.map(|field| format!("{field} has no effect")));
+}
+
+#[test]
+fn a_rule_of_layer_seven_says_what_becomes_of_it_by_its_action() {
+    let told = |action: &str| {
+        let spec = format!("{{action: {action}, rules: [{{to: [{{operation: {{methods: [GET]}}}}]}}]}}");
+        let set = set(&[authorization("ns/p", &spec)]);
+        set.reports().iter().map(|report| report.text.clone()).collect::<Vec<_>>().join("; ")
+    };
+    assert!(told("ALLOW").contains("the whole rule is dropped from this ALLOW policy"), "{}", told("ALLOW"));
+    assert!(
+        told("DENY").contains("left out, so this DENY rule matches more than it says"),
+        "{}",
+        told("DENY")
+    );
+    assert!(told("AUDIT").contains("from this AUDIT policy"), "{}", told("AUDIT"));
+    let custom = "CUSTOM, provider: {name: x}";
+    assert!(told(custom).contains("this CUSTOM rule matches more"), "{}", told(custom));
+}
+
+#[test]
 fn a_principal_that_can_never_match_is_reported() {
     let principal = |value: &str| {
         let set = set(&[authorization(

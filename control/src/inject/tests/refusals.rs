@@ -25,6 +25,12 @@ fn pods_that_cannot_be_in_the_mesh_are_refused_with_the_reason() {
         ("/spec/nodeSelector", json!({"kubernetes.io/os": "windows"}), "for Windows"),
         ("/spec/securityContext", json!({"runAsUser": 1337}), "the pod: runAsUser: 1337"),
         ("/spec/securityContext", json!({"runAsGroup": 1337}), "the pod: runAsGroup: 1337"),
+        (
+            "/spec/securityContext",
+            json!({"supplementalGroups": [1000, 1337]}),
+            "the pod: supplementalGroups: 1337",
+        ),
+        ("/spec/securityContext", json!({"fsGroup": 1337}), "the pod: fsGroup: 1337"),
         ("/spec/containers/0/securityContext", json!({"runAsUser": 1337}), "container \"ignite\": runAsUser"),
         (
             "/spec/containers/0/securityContext",
