@@ -14,7 +14,7 @@ targets=("$@")
 readonly COPY=$PWD/target/fuzz/planted
 rm -rf "$COPY" && mkdir -p "$COPY"
 trap 'rm -rf "$COPY"' EXIT
-git ls-files -z --cached --others --exclude-standard | tar --null -T - -c | tar -x -C "$COPY"
+git ls-files -z --cached --others --exclude-standard | tar --null -T - -c | tar -x -m -C "$COPY"
 cargo build -q --locked --workspace --bin ringmail-evidence
 for target in "${targets[@]}"; do
     patch -s -p1 -d "$COPY" <"fuzz/planted/$target.patch"

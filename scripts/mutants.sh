@@ -24,7 +24,8 @@ readonly OUT=$PWD/target/mutants
 readonly COPY=$OUT/tree
 rm -rf "$COPY" && mkdir -p "$COPY"
 trap 'rm -rf "$COPY"' EXIT
-git ls-files -z --cached --others --exclude-standard | tar --null -T - -c | tar -x -C "$COPY"
+# As new as they are: what was built of the last change of an earlier run would count as built of them.
+git ls-files -z --cached --others --exclude-standard | tar --null -T - -c | tar -x -m -C "$COPY"
 
 # Which files are changed, and which tests are to notice.
 chosen() {

@@ -98,7 +98,7 @@ pub const ROWS: &[Row] = &[
     row(
         "F9",
         Faults,
-        "a peer vanishes: seen within 10 s with bytes in flight, within about a minute without (keepalive of 30 s, then 3 of 10 s)",
+        "a peer vanishes: seen within 10 s with bytes in flight, within about a minute without (keepalive after 20 to 30 s, then 6 times 5 s)",
     ),
     row("F10", Faults, "a storm of resets: no descriptor leaks, the log is not flooded"),
     row("F11", Faults, "1,000 readers that never read: bounded memory, others undisturbed"),

@@ -23,8 +23,9 @@ impl LeftAlone {
         let mut ranges: Vec<_> = excluded.iter().map(|port| *port..=*port).collect();
         if let Some(included) = included {
             let mut first = Some(1);
-            for &port in included.iter().filter(|port| **port > 0) {
-                ranges.extend(first.filter(|first| *first < port).map(|first| first..=port - 1));
+            for port in included {
+                // Empty where the two are neighbours; those are dropped.
+                ranges.extend(first.map(|first| first..=port.saturating_sub(1)));
                 first = port.checked_add(1);
             }
             ranges.extend(first.map(|first| first..=u16::MAX));

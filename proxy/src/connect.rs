@@ -11,13 +11,13 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use nix::errno::Errno;
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::{
     net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
-use crate::{config::Config, ending, reason::Reason};
+use crate::{config::Config, ending, keepalive, reason::Reason};
 
 /// Bytes of a segment to the own application: those of an Ethernet, on which every window works. The loopback
 /// carries many of them as one packet.
@@ -138,11 +138,7 @@ fn not_with_itself(stream: TcpStream, destination: SocketAddr) -> Result<TcpStre
 /// What `setsockopt` reports.
 pub fn prepare(socket: &SockRef<'_>, config: &Config) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(config.keepalive_time)
-        .with_interval(config.keepalive_interval)
-        .with_retries(config.keepalive_probes);
-    socket.set_tcp_keepalive(&keepalive)
+    keepalive::set(socket, config)
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub mod ending;
 pub mod fence;
 pub mod inbound;
 mod introduce;
+pub mod keepalive;
 pub mod ledger;
 pub mod limits;
 mod line_queue;

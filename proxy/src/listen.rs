@@ -1,7 +1,7 @@
 //! Listeners, and the loop that accepts.
 //!
 //! Sockets are bound before anything slow happens and carry every option once, so that an accepted
-//! connection costs no further call. A failing accept never spins: out of descriptors it waits and
+//! connection costs no further call but one for the turn that it asks in ([`crate::keepalive`]). A failing accept never spins: out of descriptors it waits and
 //! says so.
 
 use std::{

@@ -38,7 +38,7 @@ use crate::{
     config::Config,
     discovery::Asker,
     fence::{Absence, Fence},
-    inbound,
+    inbound, keepalive,
     ledger::Ledger,
     limits::Limits,
     listen::{Accepted, Manners},
@@ -298,6 +298,8 @@ impl Worker {
 /// connection settles down to what it holds while it is idle.
 fn start(context: &Rc<Context>, accepted: Accepted, load: Load) {
     let context = Rc::clone(context);
+    // It fails on a connection that is over, which is noticed where it is read.
+    let _ = keepalive::take_turn(&accepted.stream, &context.config);
     let serving: Pin<Box<dyn Future<Output = Option<Relaying>>>> = match accepted.direction {
         Direction::Inbound => Box::pin(inbound::serve(context, accepted)),
         Direction::Outbound => Box::pin(outbound::serve(context, accepted)),

@@ -217,12 +217,12 @@ settings! {
     half_close_timeout: Duration = kind::DURATION, text("1h"), RESTART;
     /// How long sent data may stay unacknowledged between the sidecars. A closed window does not count. It is looked at twice a second, and a ring waits for 10 s.
     blackhole_timeout: Duration = kind::DURATION, text("9s"), RESTART;
-    /// Idle time before the first keepalive probe.
+    /// Idle time before the first keepalive probe: connections differ, the first ask after two thirds of it.
     keepalive_time: Duration = kind::KEEPALIVE, text("30s"), RESTART;
     /// Time between keepalive probes.
-    keepalive_interval: Duration = kind::KEEPALIVE, text("10s"), RESTART;
+    keepalive_interval: Duration = kind::KEEPALIVE, text("5s"), RESTART;
     /// Unanswered keepalive probes that end a connection.
-    keepalive_probes: u32 = kind::KEEPALIVE_PROBES, text("3"), RESTART;
+    keepalive_probes: u32 = kind::KEEPALIVE_PROBES, text("6"), RESTART;
     /// Groups that a key exchange may use, the preferred first. Peers that know none of them are refused.
     key_exchange_groups: Vec<KeyExchange> = kind::KEY_EXCHANGE, text("X25519MLKEM768,X25519,P-256"), RESTART;
     /// Who makes and opens the records of TLS: the proxy itself, or rustls's slower stream, which the first is compared with. On the wire both are the same.

@@ -78,7 +78,7 @@ fn good() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("half_close_timeout", "2h", "2h", json!("2h")),
         ("blackhole_timeout", "8s", "8s", json!("8s")),
         ("keepalive_time", "60s", "60s", json!("1m")),
-        ("keepalive_interval", "5s", "5s", json!("5s")),
+        ("keepalive_interval", "7s", "7s", json!("7s")),
         ("keepalive_probes", "9", "9", json!(9)),
         ("key_exchange_groups", "[P-256, X25519]", "P-256,X25519", json!(["P-256", "X25519"])),
         ("record_layer", "rustls", "rustls", json!("rustls")),
