@@ -215,8 +215,9 @@ scenarios() {
     shift
     # Their programs are those of the build: old ones, or none, would only fail each of them.
     ((built)) || { echo "error: the build failed, so there is nothing to run"; return 1; }
-    for test in tests/tests/*.rs; do
-        test=$(basename "$test" .rs)
+    for test in tests/tests/*.rs tests/tests/*/main.rs; do
+        test=${test#tests/tests/} test=${test%.rs} test=${test%/main}
+        [[ $test != kube ]] || continue
         [[ " ${THAT_WAIT[*]} " == *" $test "* ]] && wait+=(--test "$test") || measure+=(--test "$test")
     done
     local status=0
