@@ -35,6 +35,21 @@ pub fn ended(sidecar: &Sidecar, pod: &Pod, reason: &str) -> Result<f64> {
     Ok(sum(&metrics(sidecar, pod)?, "ringmail_connections_closed_total", &[&label]))
 }
 
+/// How long an end may be counted after the peer has seen it.
+const COUNTED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often connections of a sidecar ended for `reason` once it is as often as expected, or what it stays at.
+pub fn ended_in_the_end(sidecar: &Sidecar, pod: &Pod, reason: &str, expected: f64) -> Result<f64> {
+    let deadline = Instant::now() + COUNTED_WITHIN;
+    loop {
+        let seen = ended(sidecar, pod, reason)?;
+        if seen >= expected || Instant::now() > deadline {
+            return Ok(seen);
+        }
+        sleep(Duration::from_millis(20));
+    }
+}
+
 /// How many connections of a sidecar ended in a direction, for whatever reason.
 pub fn ended_in_all(sidecar: &Sidecar, pod: &Pod, direction: &str) -> Result<f64> {
     let label = format!("direction=\"{direction}\"");

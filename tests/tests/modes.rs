@@ -62,11 +62,11 @@ fn strict_refuses_plaintext_and_every_wrong_certificate_and_the_application_neve
     assert!(intruder::knock(stranger, to, Some(foreign_identity())).is_err());
     wrong_identity_is_not_dialled_into(&mut world);
     let node = world.pod("n1").unwrap();
-    let ends = |reason| said::ended(&world.sidecars["n1"], node, reason).unwrap();
-    assert_eq!(ends("plaintext_refused"), 5.0);
-    assert_eq!(ends("no_client_certificate"), 1.0);
-    assert_eq!(ends("certificate_unknown_issuer"), 1.0);
-    for reason in ["plaintext_refused", "no_client_certificate", "certificate_unknown_issuer"] {
+    for (reason, times) in
+        [("plaintext_refused", 5.0), ("no_client_certificate", 1.0), ("certificate_unknown_issuer", 1.0)]
+    {
+        let seen = said::ended_in_the_end(&world.sidecars["n1"], node, reason, times).unwrap();
+        assert_eq!(seen, times, "{reason}");
         let lines = said::access_lines(&world.sidecars["n1"], &[&format!("reason={reason}")]);
         assert!(!lines.is_empty(), "no line says {reason}");
     }
@@ -106,7 +106,7 @@ fn wrong_identity_is_not_dialled_into(world: &mut World) {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     let n1 = world.pod("n1").unwrap();
-    assert_eq!(said::ended(&world.sidecars["n1"], n1, "identity_mismatch").unwrap(), 1.0);
+    assert_eq!(said::ended_in_the_end(&world.sidecars["n1"], n1, "identity_mismatch", 1.0).unwrap(), 1.0);
     let lines = said::access_lines(&world.sidecars["n1"], &["reason=identity_mismatch"]);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("sa/somebody-else") && lines[0].contains("sa/ignite"), "{}", lines[0]);
@@ -198,7 +198,7 @@ fn a_silent_plaintext_connection_does_not_outlive_the_policy_that_let_it_in() {
     dialled.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let end = dialled.read(&mut [0; 16]).map_err(|error| error.kind());
     assert_eq!(end, Err(ErrorKind::ConnectionReset), "the application read something or an end in order");
-    assert_eq!(said::ended(&world.sidecars["n1"], node, "mode_changed").unwrap(), 1.0);
+    assert_eq!(said::ended_in_the_end(&world.sidecars["n1"], node, "mode_changed", 1.0).unwrap(), 1.0);
 }
 
 #[test]
@@ -225,7 +225,10 @@ fn a_policy_that_denies_one_identity_closes_its_live_connection_within_a_second_
         assert!(closed && took < CLOSED_WITHIN, "closed: {closed}, after {took:?}");
         assert!(is_open(&member) && is_open(&other_port), "another connection was closed too");
         let n1 = world.network.pod("n1").unwrap();
-        assert_eq!(said::ended(&world.sidecars["n1"], n1, "authorization_changed").unwrap(), 1.0);
+        assert_eq!(
+            said::ended_in_the_end(&world.sidecars["n1"], n1, "authorization_changed", 1.0).unwrap(),
+            1.0
+        );
         let again = wire::connect(world.pod(CLIENT).unwrap().namespace(), to).unwrap();
         assert!(is_reset(&again, Duration::from_secs(5)), "the guest came in again");
         let lines = said::access_lines(&world.sidecars["n1"], &["reason=policy_denied", "ignite/deny-guest"]);

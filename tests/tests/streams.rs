@@ -251,7 +251,7 @@ fn a_leg_that_swallows_data_dies_within_ten_seconds_and_an_idle_one_does_not() {
         "8 to 10.5"
     );
     assert!((Duration::from_secs(8)..WITHIN_TEN_SECONDS).contains(&took), "{took:?}");
-    assert_eq!(said::ended(&world.sidecars[CLIENT], client, "black_holed").unwrap(), 1.0);
+    assert_eq!(said::ended_in_the_end(&world.sidecars[CLIENT], client, "black_holed", 1.0).unwrap(), 1.0);
     node.namespace().run("iptables", &[&["-D"][..], &drop_from_client].concat()).unwrap();
     idle_near.write_all(b"still here").unwrap();
     let mut heard = [0; 10];

@@ -71,6 +71,9 @@ fn await_bundle(ca: &Ca, roots: usize, first: &Root) -> Duration {
     began.elapsed()
 }
 
+/// A CA looks at its files four times a second; the rest is the machine's.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(5);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_root_is_rotated_by_overlap_without_a_restart_or_a_failed_request() {
     let (old, new) = (root("old"), root("new"));
@@ -84,7 +87,7 @@ async fn a_root_is_rotated_by_overlap_without_a_restart_or_a_failed_request() {
 
     // 1. The bundle carries both roots; the old one still signs.
     replace(&extra, &format!("{}{}", old.pem(), new.pem()));
-    assert!(await_bundle(&ca, 2, &old) < Duration::from_secs(1));
+    assert!(await_bundle(&ca, 2, &old) < FOLLOWED_WITHIN);
     let overlap = ca.bundle();
     let leaf = ca.leaf().await;
     verify(&bundle_of_old, &leaf[..1]).unwrap();
@@ -92,7 +95,7 @@ async fn a_root_is_rotated_by_overlap_without_a_restart_or_a_failed_request() {
 
     // 2. The new root signs. Whoever holds the overlap verifies old and new leaves.
     mount(&place, 2, &secret(&new));
-    assert!(await_bundle(&ca, 2, &new) < Duration::from_secs(1));
+    assert!(await_bundle(&ca, 2, &new) < FOLLOWED_WITHIN);
     let leaf_of_new = ca.leaf().await;
     for bundle in [&overlap, &ca.bundle()] {
         verify(bundle, &leaf_of_old[..1]).unwrap();
@@ -102,7 +105,7 @@ async fn a_root_is_rotated_by_overlap_without_a_restart_or_a_failed_request() {
 
     // 3. The old root leaves.
     replace(&extra, &new.pem());
-    assert!(await_bundle(&ca, 1, &new) < Duration::from_secs(1));
+    assert!(await_bundle(&ca, 1, &new) < FOLLOWED_WITHIN);
     assert!(verify(&ca.bundle(), &leaf_of_old[..1]).is_err());
     verify(&ca.bundle(), &leaf_of_new[..1]).unwrap();
 

@@ -256,7 +256,7 @@ fn is_fenced(world: &mut World) {
             assert_eq!(kind, Some(io::ErrorKind::ConnectionReset), "{name} to {port}: {error:#}");
         }
     }
-    assert!(said::ended(sidecar, pod, "fenced").unwrap() >= 6.0);
+    assert!(said::ended_in_the_end(sidecar, pod, "fenced", 6.0).unwrap() >= 6.0);
     assert_eq!(said::sum(&said::metrics(sidecar, pod).unwrap(), "ringmail_fenced", &[]), 1.0);
 }
 
