@@ -216,6 +216,15 @@ impl Drop for Child {
     }
 }
 
+/// Whether a process holds nothing any more: it is gone, or waits to be asked for its status with its last thread.
+pub fn is_over(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // The name may hold anything; the state comes after it.
+    let is_zombie = stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']));
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    is_zombie && threads <= 1
+}
+
 /// Waits until `condition` gives a value; after `deadline` the error says what was waited for and what was seen last.
 pub fn wait_until<T>(
     deadline: Duration,

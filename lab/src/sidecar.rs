@@ -18,7 +18,7 @@ use crate::cgroup::Cgroup;
 use crate::http::{Response, get};
 use crate::mesh::{MeshFiles, WORKLOAD_NAMESPACE, write_whole};
 use crate::network::{IPV4_RANGE, IPV6_RANGE, Network, Pod};
-use crate::process::{Child, Launch, Signal, wait_until};
+use crate::process::{Child, Launch, Signal, is_over, wait_until};
 
 /// The user and group of the proxy, whose own connections are not captured.
 pub const PROXY_UID: u32 = 1337;
@@ -208,8 +208,14 @@ impl Sidecar {
 
     /// SIGKILL to all processes of the proxy, and waits until they are gone.
     pub fn kill9(&mut self) -> Result<ExitStatus> {
+        let data_plane = self.data_plane()?;
         self.signal(Signal::SIGKILL)?;
-        self.running()?.wait(STOP_DEADLINE)
+        let status = self.running()?.wait(STOP_DEADLINE)?;
+        // A container is over with the last of its processes: until then its ports are taken.
+        wait_until(STOP_DEADLINE, "the data plane has ended", || {
+            Ok(data_plane.iter().all(|pid| is_over(*pid)).then_some(()))
+        })?;
+        Ok(status)
     }
 
     /// SIGTERM to the first process, as Kubernetes sends it, without waiting.

@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    sync::atomic::{AtomicBool, Ordering},
     thread::{self, sleep},
     time::{Duration, Instant},
 };
@@ -85,6 +86,17 @@ pub fn crowd(from: &Pod, to: &Pod, count: usize) -> Result<Vec<TcpStream>> {
     let address = SocketAddr::new(to.ip(), OWN_PORT);
     let connect = || (0..count).map(|_| TcpStream::connect(address)).collect::<Result<Vec<_>, _>>();
     from.namespace().enter(connect)?.with_context(|| format!("{count} connections to {address}"))
+}
+
+/// Says that something is to end when it is dropped, so also where a step fails: threads that waited for the word would hold up the
+/// failure for ever.
+#[derive(Debug)]
+pub struct Ends<'a>(pub &'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// How much of a core a process takes while `work` runs.

@@ -15,6 +15,7 @@ use ringmail_evidence::shown;
 use ringmail_lab::{network::Pod, sidecar::SidecarSettings, wire};
 use ringmail_tests::{
     Shape, World,
+    calls::Ends,
     roots::{Root, trust},
     streams::{OWN_PORT, listen},
     versions,
@@ -50,15 +51,6 @@ struct Seen {
     lost: AtomicU64,
     plaintext: AtomicU64,
     probes: AtomicU64,
-}
-
-/// Says that something is to end, also where a step fails.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 impl Seen {
