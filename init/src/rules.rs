@@ -251,8 +251,12 @@ impl RuleSet {
 
 /// The proxy's own resets pass; any other RST with ACK from its ports is the kernel saying that nobody listens.
 fn guard(settings: &Settings) -> Vec<Rule> {
+    let own_dial = [Match::DestinationPort(settings.outbound_port), Match::OwnerUid(settings.proxy_uid)];
     let mut rules = vec![
         rule(Chain::FilterOutput, [], Target::Jump(Chain::Guard)),
+        // The kernel sends the proxy's dial there where its addresses and ports are those of a captured connection that the
+        // proxy has just reset: the old translation still counts, whoever connects.
+        rule(Chain::Guard, own_dial, Target::Drop),
         rule(Chain::Guard, [Match::OwnerUid(settings.proxy_uid)], Target::Return),
     ];
     for port in [settings.outbound_port, settings.inbound_port] {

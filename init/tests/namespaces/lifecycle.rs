@@ -17,10 +17,10 @@ fn rules_are_put_in_place_and_proven_and_a_second_run_changes_nothing() {
         let second = lab.capture(backend, &[]);
         assert_eq!(FAMILIES.map(|family| lab.saved(backend, family)), saved);
         for family in ["ipv4", "ipv6"] {
-            assert!(first.contains(&format!("{family}: 27 rules put in place ({backend})")), "{first}");
+            assert!(first.contains(&format!("{family}: 28 rules put in place ({backend})")), "{first}");
             assert!(first.contains(&format!("{family}: outbound proven")), "{first}");
             assert_eq!(first.matches(&format!("{family}: guard proven")).count(), 2, "{first}");
-            assert!(second.contains(&format!("{family}: all 27 rules are in place already")), "{second}");
+            assert!(second.contains(&format!("{family}: all 28 rules are in place already")), "{second}");
         }
         assert!(first.ends_with("inbound to port 15006, outbound to port 15001\n"), "{first}");
     }
@@ -51,7 +51,7 @@ fn a_run_with_other_settings_leaves_only_the_new_rules() {
             &["--mode=tproxy", "--inbound-include-ports=1,2", "--outbound-include-cidrs=10.0.0.0/8,fd00::/8"],
         );
         let text = lab.capture(backend, &[]);
-        assert_eq!(text.matches("were replaced by 27").count(), 2, "{text}");
+        assert_eq!(text.matches("were replaced by 28").count(), 2, "{text}");
         let fresh = Lab::new();
         fresh.capture(backend, &[]);
         for family in FAMILIES {
@@ -83,7 +83,7 @@ fn a_rule_that_was_taken_out_is_put_back() {
         let saved = lab.saved(backend, family);
         lab.iptables(backend, family, "-t nat -D RINGMAIL_INBOUND -p tcp --dport 15020 -j RETURN");
         let text = lab.capture(backend, &[]);
-        assert_eq!(text.matches("were replaced by 27").count(), 1, "{text}");
+        assert_eq!(text.matches("were replaced by 28").count(), 1, "{text}");
         assert_eq!(lab.saved(backend, family), saved);
     }
 }
@@ -119,7 +119,7 @@ fn removal_leaves_nothing_and_a_second_removal_says_so() {
         lab.capture(backend, &[]);
         assert!(FAMILIES.iter().all(|family| lab.saved(backend, *family).contains("RINGMAIL")));
         let removed = lab.init(&["--remove"]);
-        assert!(removed.text.contains(&format!("ipv6: 27 rules removed ({backend})")), "{}", removed.text);
+        assert!(removed.text.contains(&format!("ipv6: 28 rules removed ({backend})")), "{}", removed.text);
         for family in FAMILIES {
             let saved = lab.saved(backend, family);
             assert!(!saved.contains("RINGMAIL") && !saved.contains("-A "), "{saved}");

@@ -7,5 +7,6 @@ mod guard;
 mod invalid;
 mod lab;
 mod lifecycle;
+mod own_dials;
 mod refusals;
 mod remembered;

@@ -159,7 +159,7 @@ fn a_kernel_without_the_owner_match_is_told_which_module_to_load() {
     let folder = folder_with(&[]);
     let complaint = "Warning: Extension owner revision 0 not supported, missing kernel module?";
     complaining(folder.path(), "iptables-nft", complaint);
-    complaining(folder.path(), "iptables-legacy", "iptables-restore: line 7 failed");
+    complaining(folder.path(), "iptables-legacy", "iptables-restore: line 8 failed");
     let run = run_with(&lab, &folder, &[]);
     assert_eq!(run.code, Some(69), "{}", run.text);
     assert!(run.text.contains("`modprobe -a nft_compat xt_owner`"), "{}", run.text);
@@ -189,7 +189,7 @@ fn without_the_recent_match_refused_connects_are_not_remembered_unless_somebody_
     assert_eq!(asked.code, Some(69), "{}", asked.text);
     assert!(asked.text.contains("missing: recent match; load with `modprobe -a nft_compat xt_recent`"));
     assert!(!lab.saved(Backend::Nft, Family::V4).contains("RINGMAIL"));
-    for (run, outcome) in [("first", "22 rules put in place"), ("second", "nothing changed")] {
+    for (run, outcome) in [("first", "23 rules put in place"), ("second", "nothing changed")] {
         let said = run_with(&lab, &folder, &[]);
         assert_eq!(said.code, Some(0), "{run}: {}", said.text);
         assert_eq!(said.text.matches(outcome).count(), 2, "{run}: {}", said.text);

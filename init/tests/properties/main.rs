@@ -199,13 +199,14 @@ proptest! {
     }
 
     #[test]
-    fn the_guard_drops_refusals_of_the_proxys_ports_and_nothing_else(
+    fn the_guard_drops_refusals_of_the_proxys_ports_what_the_proxy_sends_itself_and_nothing_else(
         settings in settings(), packet in outbound_packet()
     ) {
         let is_refusal = packet.is_refusal && [15001, 15006].contains(&packet.source_port);
         let is_proxys = packet.owner.is_some_and(|(uid, _)| uid == settings.proxy_uid);
-        let expected =
-            if settings.closed_port_guard && is_refusal && !is_proxys { Fate::Dropped } else { Fate::Untouched };
+        let is_own_dial = is_proxys && packet.destination_port == 15001;
+        let is_dropped = settings.closed_port_guard && (is_refusal && !is_proxys || is_own_dial);
+        let expected = if is_dropped { Fate::Dropped } else { Fate::Untouched };
         let fate = kernel(&settings, family_of(packet.destination)).walk("filter", "OUTPUT", &packet);
         prop_assert_eq!(fate, expected);
     }
