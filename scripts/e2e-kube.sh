@@ -11,7 +11,9 @@ set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
 # A hang must end the run. Scenarios have deadlines of their own below these.
-readonly SCENARIOS_LIMIT=40m PARTS_LIMIT=10m SCALE_LIMIT=6m
+SCENARIOS_LIMIT=40m
+[[ ${RINGMAIL_NIGHTLY:-} != 1 ]] || SCENARIOS_LIMIT=90m # absences last for minutes then
+readonly SCENARIOS_LIMIT PARTS_LIMIT=10m SCALE_LIMIT=6m
 # Of those that start no more than a few small pods. Those of grids run one after the other on each cluster: three grids at once on
 # two cores have each other's nodes wait for longer than their clients do.
 readonly AT_ONCE=${RINGMAIL_KUBE_AT_ONCE:-2}

@@ -57,6 +57,6 @@ printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I{} bash -c 'look {}'
 shown() {
     "$CARGO_TARGET_DIR/debug/ringmail-evidence" tell M1 "$1" "$2" "nothing breaks" scripts/fuzz.sh
 }
-shown "tries of all ${#targets[@]} targets, ${SECONDS_EACH} s each" "$(awk '{ all += $2 } END { print all }' "$TRIES")"
+shown "tries of all targets" "$(awk '{ all += $2 } END { print all }' "$TRIES") of ${#targets[@]} targets, ${SECONDS_EACH} s each"
 shown "tries of the slowest target" "$(sort -n -k 2 "$TRIES" | awk 'NR == 1 { print $2 " (" $1 ")" }')"
 echo "${#targets[@]} targets, $SECONDS_EACH s each: nothing broke"

@@ -11,6 +11,7 @@ source "$(dirname "$0")/environment.sh"
 
 readonly SUITE=${1:-test}
 shift || true
+[[ " test e2e e2e-kube nightly " == *" $SUITE "* ]] || fail "suite $SUITE: expected test, e2e, e2e-kube or nightly"
 readonly ALL_PARTS=(checks crates fuzzing planted licences reproducible mutants layers peers scenarios kube)
 readonly PARTS=("$@")
 for part in "${PARTS[@]}"; do
@@ -234,6 +235,9 @@ build() {
     [[ " ${broken[*]-} " == *" build "* ]] || built=1
 }
 
+# Figures of an earlier state are none of this one's.
+rm -rf target/evidence
+
 announce "what the tests need"
 if [[ $SUITE == e2e ]]; then
     scripts/install-deps.sh
@@ -322,9 +326,6 @@ e2e)
     step "ignite scenarios" scenarios "$E2E_LIMIT"
     ;;
 e2e-kube) step "scenarios on Kubernetes" scripts/e2e-kube.sh ;;
-*)
-    fail "suite $SUITE: expected test, e2e, e2e-kube or nightly"
-    ;;
 esac
 
 if ((failed)); then

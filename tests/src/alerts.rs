@@ -103,7 +103,7 @@ pub fn page(rules: &Rules) -> Result<String> {
     let mut page = format!(
         "# Alerts\n\n<!-- {GENERATED} -->\n\n\
          [manifests/monitoring](../manifests/monitoring/README.md) has the rules, for Prometheus and for its operator. Each fires within a\n\
-         minute of its fault where targets are scraped every 15 s.\n"
+         minute of its fault in the tests, which scrape every second; where targets are scraped every 15 s, up to two of these later.\n"
     );
     for group in &rules.groups {
         write!(page, "\n## {}\n", group.name)?;

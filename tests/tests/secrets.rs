@@ -215,13 +215,8 @@ fn no_secret_is_in_a_log_a_page_or_a_file_and_no_other_process_reads_the_memory(
     let bytes: usize = places.iter().map(|(_, text)| text.len()).sum();
     shown!(
         "S6",
-        format!(
-            "of {} planted texts in {} logs and pages, {} KiB",
-            planted.len(),
-            places.len(),
-            bytes / 1024
-        ),
-        0,
+        "planted texts, of these found in logs and pages",
+        format!("{}, 0 in {} of {} KiB", planted.len(), places.len(), bytes / 1024),
         "none found"
     );
 
