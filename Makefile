@@ -8,7 +8,8 @@ help:
 	@echo "make test     everything that CI runs: lints, unit, property and namespace tests, Ignite scenarios, Kubernetes"
 	@echo "make e2e      the Ignite scenarios alone"
 	@echo "make e2e-kube the scenarios on a real Kubernetes: yours (KUBECONFIG), kind, or one of plain processes"
-	@echo "make nightly  make test with every scenario on every version of Ignite, and the long ones, an hour of fuzzing among them\n             (PARTS=\"scenarios kube\" for parts of it: scripts/test.sh names them)"
+	@echo "make nightly  make test with every scenario on every version of Ignite, and the long ones, an hour of fuzzing among them"
+	@echo "             (PARTS='scenarios kube' for parts of it: scripts/test.sh names them)"
 	@echo "make bench    Ringmail beside HAProxy, Envoy and plain relays on this machine, then under Ignite, and the report: some four hours"
 
 demo:

@@ -20,7 +20,7 @@ use ringmail_tests::{
     world::CLIENT,
 };
 
-/// A peer that has vanished is seen after 30 s of silence and three questions of 10 s, and a timer may be late.
+/// A peer that has vanished is seen after 20 to 30 s of silence and six questions 5 s apart, and a timer may be late.
 const IDLE_DEATH: std::ops::Range<Duration> = Duration::from_secs(48)..Duration::from_secs(66);
 
 /// An end is counted a moment after the application has seen it.
