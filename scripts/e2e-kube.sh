@@ -184,7 +184,7 @@ commands() {
 scenarios() {
     local at_once=$1
     shift
-    timeout "$SCENARIOS_LIMIT" cargo test --locked --no-fail-fast --workspace --test kube -- --ignored "--test-threads=$at_once" "$@"
+    asked_twice timeout "$SCENARIOS_LIMIT" cargo test --locked --no-fail-fast --workspace --test kube -- --ignored "--test-threads=$at_once" "$@"
 }
 
 begin_alone() {

@@ -42,6 +42,19 @@ pub fn connect(from: &Namespace, address: SocketAddr) -> Result<TcpStream> {
     connected.with_context(|| format!("connect to {address} from {}", from.name()))
 }
 
+/// Connects to whoever refuses at the door: none where the reset was there before the connect had returned.
+pub fn connect_or_reset(from: &Namespace, address: SocketAddr) -> Result<Option<TcpStream>> {
+    match connect(from, address) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) if is_reset(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_reset(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::ConnectionReset)
+}
+
 /// An exchange that took place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchange {

@@ -93,14 +93,15 @@ impl Scene {
     }
 
     /// A connection from outside of the mesh, to a port that is captured.
-    fn knock(&self, name: &str) -> TcpStream {
-        wire::connect(self.network.pod("prometheus").unwrap().namespace(), self.inbound(name)).unwrap()
+    fn knock(&self, name: &str) -> Option<TcpStream> {
+        let outside = self.network.pod("prometheus").unwrap().namespace();
+        wire::connect_or_reset(outside, self.inbound(name)).unwrap()
     }
 
     /// So many that send these bytes and are refused.
     fn refused(&self, name: &str, times: usize, bytes: &[u8]) {
         for _ in 0..times {
-            let mut stream = self.knock(name);
+            let Some(mut stream) = self.knock(name) else { continue };
             let _ = stream.write_all(bytes);
             let _ = stream.read(&mut [0; 64]);
         }

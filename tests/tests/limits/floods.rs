@@ -12,7 +12,7 @@ use nix::{
     sys::socket::{setsockopt, sockopt},
 };
 use ringmail_evidence::shown;
-use ringmail_lab::{process::wait_until, shape};
+use ringmail_lab::{process::wait_until, shape, wire};
 use ringmail_tests::{
     Shape,
     calls::{Caller, crowd, times_as_long},
@@ -121,7 +121,10 @@ fn drippers_and_half_handshakes_are_ended_by_the_deadline_and_good_clients_do_no
     }
     hostile.iter_mut().for_each(|stream| stream.write_all(&HALF_A_HANDSHAKE).unwrap());
     // The rest of what one source may hold says nothing, and what comes beyond it is refused.
-    let mut of_one_source = crowd(stranger, node, PER_SOURCE + BEYOND).unwrap();
+    let mut of_one_source = crowd(stranger, node, PER_SOURCE).unwrap();
+    let to = SocketAddr::new(node.ip(), OWN_PORT);
+    let too_many: Vec<_> =
+        (0..BEYOND).map(|_| wire::connect_or_reset(stranger.namespace(), to).unwrap()).collect();
     let (during, slowest_new) = thread::scope(|scope| {
         let measuring = scope.spawn(|| {
             let during = caller.percentiles_99(21).unwrap();
@@ -145,6 +148,7 @@ fn drippers_and_half_handshakes_are_ended_by_the_deadline_and_good_clients_do_no
         Ok(Some(()))
     })
     .unwrap();
+    drop(too_many);
     let (last, beyond) = (began.elapsed(), ended(&world, "limit_connections_per_source") - refused);
     let times = times_as_long(before, &during, caller.percentiles_99(9).unwrap());
     let what = format!(
