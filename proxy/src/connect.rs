@@ -23,6 +23,17 @@ use crate::{config::Config, ending, keepalive, reason::Reason};
 /// carries many of them as one packet.
 const APPLICATION_SEGMENT: u32 = 1460;
 
+/// Who is dialled: it decides on the segments, and on what a reset by it is called.
+#[derive(Clone, Copy, Debug)]
+pub enum Hop {
+    /// This pod's own application.
+    Application,
+    /// Somebody without a sidecar.
+    Outside,
+    /// The sidecar of another pod.
+    Sidecar,
+}
+
 /// Why the next hop could not be dialled.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -39,6 +50,14 @@ pub enum ConnectError {
     Refused {
         /// What was dialled.
         destination: SocketAddr,
+    },
+    /// It took the connection, and had reset it before the dial was over: TCP says that nothing listens in another way.
+    #[error("dial {destination}: taken, and reset at once")]
+    Reset {
+        /// What was dialled.
+        destination: SocketAddr,
+        /// Who was dialled.
+        hop: Hop,
     },
     /// No answer came.
     #[error("dial {destination}: no answer within {deadline:?}")]
@@ -64,15 +83,22 @@ impl ConnectError {
         match self {
             Self::Failed { .. } => Reason::DialFailed,
             Self::Refused { .. } => Reason::DialRefused,
+            // As if it had been a moment later.
+            Self::Reset { hop, .. } => match hop {
+                Hop::Application => Reason::ApplicationReset,
+                Hop::Outside => Reason::RemoteReset,
+                Hop::Sidecar => Reason::HandshakeEof,
+            },
             Self::TimedOut { .. } => Reason::DialTimeout,
             Self::Unreachable { .. } => Reason::DialUnreachable,
         }
     }
 
-    fn from_io(destination: SocketAddr, deadline: Duration, source: io::Error) -> Self {
+    fn from_io(hop: Hop, destination: SocketAddr, deadline: Duration, source: io::Error) -> Self {
         let errno = source.raw_os_error().map(Errno::from_raw);
         match errno {
             Some(Errno::ECONNREFUSED) => Self::Refused { destination },
+            Some(Errno::ECONNRESET) => Self::Reset { destination, hop },
             Some(Errno::ETIMEDOUT) => Self::TimedOut { destination, deadline },
             Some(Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EHOSTDOWN | Errno::ENETDOWN) => {
                 Self::Unreachable { destination, source }
@@ -82,37 +108,21 @@ impl ConnectError {
     }
 }
 
-/// Dials `destination` over the network within the settings' connect deadline and prepares the socket.
+/// Dials `destination` within the settings' connect deadline and prepares the socket.
 ///
 /// # Errors
 /// [`ConnectError`], which names the destination.
-pub async fn dial(destination: SocketAddr, config: &Config) -> Result<TcpStream, ConnectError> {
-    dial_with(destination, config, None).await
-}
-
-/// Dials the own application at `destination`; as [`dial`], with the segments of a network.
-///
-/// # Errors
-/// [`ConnectError`], which names the destination.
-pub async fn dial_application(destination: SocketAddr, config: &Config) -> Result<TcpStream, ConnectError> {
-    dial_with(destination, config, Some(APPLICATION_SEGMENT)).await
-}
-
-async fn dial_with(
-    destination: SocketAddr,
-    config: &Config,
-    segment: Option<u32>,
-) -> Result<TcpStream, ConnectError> {
+pub async fn dial(hop: Hop, destination: SocketAddr, config: &Config) -> Result<TcpStream, ConnectError> {
     let failed = |source| ConnectError::Failed { destination, source };
     let deadline = config.connect_timeout;
     let socket = if destination.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let socket = socket.map_err(failed)?;
-    if let Some(segment) = segment {
-        SockRef::from(&socket).set_tcp_mss(segment).map_err(failed)?;
+    if let Hop::Application = hop {
+        SockRef::from(&socket).set_tcp_mss(APPLICATION_SEGMENT).map_err(failed)?;
     }
     let stream = match timeout(deadline, socket.connect(destination)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(ConnectError::from_io(destination, deadline, error)),
+        Ok(Err(error)) => return Err(ConnectError::from_io(hop, destination, deadline, error)),
         Err(_elapsed) => return Err(ConnectError::TimedOut { destination, deadline }),
     };
     let stream = not_with_itself(stream, destination)?;
@@ -168,7 +178,7 @@ mod tests {
         socket.listen(1).unwrap();
         let listener = TcpListener::from(socket);
         let config = Config::from_text("test.yaml", "").unwrap();
-        let dialled = dial_application(listener.local_addr().unwrap(), &config).await.unwrap();
+        let dialled = dial(Hop::Application, listener.local_addr().unwrap(), &config).await.unwrap();
         let dialled = dialled.into_std().unwrap();
         dialled.set_nonblocking(false).unwrap();
         (dialled, listener.accept().unwrap().0)
@@ -192,6 +202,30 @@ mod tests {
         // A timer of 200 ms with every window of some 10 KiB takes minutes.
         let took = bulk(&dialled, &accepted);
         assert!(took < Duration::from_secs(10), "{BULK} bytes took {took:?}");
+    }
+
+    #[tokio::test]
+    async fn a_reset_before_the_dial_is_over_is_one_of_whoever_was_dialled() {
+        let rows = [
+            (Hop::Application, Reason::ApplicationReset),
+            (Hop::Outside, Reason::RemoteReset),
+            (Hop::Sidecar, Reason::HandshakeEof),
+        ];
+        let config = Config::from_text("test.yaml", "").unwrap();
+        for (hop, reason) in rows {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut dialling = Box::pin(dial(hop, listener.local_addr().unwrap(), &config));
+            // Once, so that the connection is there and nobody has looked at it.
+            tokio::select! {
+                biased;
+                over = &mut dialling => panic!("{over:?}"),
+                () = std::future::ready(()) => {}
+            }
+            let accepted = listener.accept().unwrap().0;
+            SockRef::from(&accepted).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(accepted);
+            assert_eq!(dialling.await.unwrap_err().reason(), reason, "{hop:?}");
+        }
     }
 
     #[tokio::test]

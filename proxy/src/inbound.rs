@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    connect,
+    connect::{self, Hop},
     copy::End,
     ending, introduce,
     listen::Accepted,
@@ -231,7 +231,7 @@ impl Admission<'_> {
         if let Some(absence) = self.context.fenced_off(self.destination.port()) {
             return Err(Refusal::Fenced(absence.away()));
         }
-        Ok(connect::dial_application(self.destination, &self.context.config).await?)
+        Ok(connect::dial(Hop::Application, self.destination, &self.context.config).await?)
     }
 
     fn authorize(&self) -> Result<(), Refusal> {

@@ -11,7 +11,7 @@ use ringmail_identity::SpiffeId;
 use tokio::net::TcpStream;
 
 use crate::{
-    connect,
+    connect::{self, Hop},
     copy::End,
     ending,
     listen::Accepted,
@@ -106,11 +106,11 @@ async fn dial(context: &Context, record: &Record, next: Next) -> Result<Dialled,
             if let Some(workload) = &workload {
                 record.peer_workload(workload);
             }
-            Ok(Dialled::Outside(End::Plain(connect::dial(address, &context.config).await?)))
+            Ok(Dialled::Outside(End::Plain(connect::dial(Hop::Outside, address, &context.config).await?)))
         }
         Next::Mesh { address, identities, workload } => {
             record.peer_workload(&workload);
-            let tcp = connect::dial(address, &context.config).await?;
+            let tcp = connect::dial(Hop::Sidecar, address, &context.config).await?;
             let stream = Box::new(secure(context, record, tcp, address.ip()).await?);
             Ok(Dialled::Mesh { stream, address, expected: identities })
         }

@@ -82,6 +82,7 @@ impl Refusal {
             Self::Connect(ConnectError::Refused { .. }) => REFUSED,
             Self::Connect(
                 ConnectError::Failed { .. }
+                | ConnectError::Reset { .. }
                 | ConnectError::TimedOut { .. }
                 | ConnectError::Unreachable { .. },
             )

@@ -15,7 +15,7 @@ use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use kit::{Ca, Handles, context, pair};
 use ringmail_proxy::{
-    connect,
+    connect::{self, Hop},
     copy::End,
     reason::Reason,
     record::{Direction, Record},
@@ -87,7 +87,7 @@ async fn refusal() -> Refusal {
     drop(listener);
     let ca = Ca::new("root");
     let settings = context(&ca.credentials("n2"), "{}", "").context;
-    Refusal::from(connect::dial(closed, &settings.config).await.unwrap_err())
+    Refusal::from(connect::dial(Hop::Outside, closed, &settings.config).await.unwrap_err())
 }
 
 impl Dialled {
