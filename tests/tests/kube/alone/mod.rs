@@ -2,6 +2,7 @@
 //! itself: they run one after the other, and where there is a second cluster, beside the rest.
 
 mod absences;
+mod alerts;
 mod faults;
 mod outages;
 mod precedence;

@@ -234,7 +234,7 @@ fn the_mesh_is_uninstalled_and_installed_again_under_a_running_ring() {
 }
 
 /// A part of the mesh is gone for as long as this lives.
-struct Away<'a>(&'a Stage, &'a str);
+pub(super) struct Away<'a>(&'a Stage, &'a str);
 
 impl Drop for Away<'_> {
     fn drop(&mut self) {
@@ -244,7 +244,7 @@ impl Drop for Away<'_> {
     }
 }
 
-fn without<'a>(stage: &'a Stage, deployment: &'a str) -> Away<'a> {
+pub(super) fn without<'a>(stage: &'a Stage, deployment: &'a str) -> Away<'a> {
     stage.scale(deployment, 0).unwrap();
     Away(stage, deployment)
 }
@@ -285,7 +285,7 @@ spec:
 }
 
 /// An object as it was read, without what belonged to the one that was deleted.
-fn without_its_history(object: &str) -> String {
+pub(super) fn without_its_history(object: &str) -> String {
     let of_the_old = ["  uid:", "  resourceVersion:", "  creationTimestamp:"];
     let kept = object.lines().filter(|line| !of_the_old.iter().any(|field| line.starts_with(field)));
     kept.map(|line| format!("{line}\n")).collect()
