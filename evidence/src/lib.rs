@@ -84,7 +84,10 @@ macro_rules! shown {
 /// If there is no such row, or the figure cannot be written: it would be missing from the page.
 #[expect(clippy::panic, reason = "a test is to fail by it")]
 pub fn tell(row: &str, what: &str, seen: &str, bound: &str, function: &str) {
-    let figure = Figure::now(row, what, seen, bound, test_of(function));
+    // A figure may be told by a helper of several tests; their runner names each one's thread after it.
+    let thread = std::thread::current();
+    let test = thread.name().filter(|name| *name != "main").map_or_else(|| test_of(function), str::to_owned);
+    let figure = Figure::now(row, what, seen, bound, test);
     println!("shown {row}: {what}: {seen} (asserted: {bound})");
     if let Err(error) = keep(&figure, &folder()) {
         panic!("the figure {what:?} of {row}: {error:#}");

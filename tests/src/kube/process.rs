@@ -9,15 +9,20 @@ use nix::{
 };
 use ringmail_lab::{origin::Origin, sidecar::children_of};
 
-use super::place::Place;
+use super::{place::Place, stage::Stage};
 
 /// The first process of a container. Plain processes alone have theirs on this machine.
 pub fn main_of(place: &Place, pod: &str, container: &str) -> Result<u32> {
+    main_in(place.stage(), place.name(), pod, container)
+}
+
+/// The same in a namespace that is no scenario's.
+pub fn main_in(stage: &Stage, namespace: &str, pod: &str, container: &str) -> Result<u32> {
     let path = format!(
         "{{.status.containerStatuses[?(@.name=='{container}')].containerID}}\
          {{.status.initContainerStatuses[?(@.name=='{container}')].containerID}}"
     );
-    let id = place.field(&format!("pod/{pod}"), &path)?;
+    let id = stage.kubectl(&["get", "-n", namespace, "pod", pod, "-o", &format!("jsonpath={path}")])?;
     let id = id.rsplit('/').next().unwrap_or_default();
     ensure!(!id.is_empty(), "{pod} has no running container {container}");
     let mut found = Vec::new();

@@ -96,53 +96,6 @@ fn a_pod_of_the_mesh_may_nothing_by_its_sidecar() {
     let ask = "curl -sk -o /dev/null -w '%{http_code}' -H \"Authorization: Bearer $(cat \
                /var/run/secrets/tokens/ringmail-token)\" https://kubernetes.default.svc/api";
     assert_eq!(place.sh("member", "istio-proxy", ask).unwrap(), "401");
-    confined(&place);
-}
-
-/// What the kernel says of the sidecar, asked from inside its container.
-fn confined(place: &Place<'_>) {
-    let sidecar = |script: &str| place.sh("member", "istio-proxy", script);
-    let none = "0000000000000000";
-    let wanted = [
-        ("Uid", "1337 1337 1337 1337"),
-        ("Gid", "1337 1337 1337 1337"),
-        ("CapInh", none),
-        ("CapPrm", none),
-        ("CapEff", none),
-        ("CapBnd", none),
-        ("CapAmb", none),
-        ("NoNewPrivs", "1"),
-        ("Seccomp", "2"),
-    ];
-    let status = sidecar("cat /proc/1/status").unwrap();
-    for (name, value) in wanted {
-        let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap();
-        assert_eq!(line.split_whitespace().collect::<Vec<_>>().join(" "), value, "{name}");
-    }
-    shown!("S1", "capabilities of the sidecar, from inside a running pod", 0, "no bit in any of five sets");
-    shown!("S1", "NoNewPrivs, seccomp mode, user of the sidecar", "1, 2, 1337", "exactly");
-    let root = sidecar("grep ' / ' /proc/self/mounts").unwrap();
-    let options = root.split_whitespace().nth(3).unwrap_or_default();
-    assert!(options.split(',').any(|option| option == "ro"), "{root}");
-    assert!(sidecar("touch /usr/local/bin/written").is_err(), "the root is writable");
-    shown!("S1", "root of the sidecar", "ro", "mounted read-only, a write fails");
-    // A shell beside the proxy, of the same user.
-    for secret in ["mem", "environ", "maps"] {
-        assert!(sidecar(&format!("cat /proc/1/{secret}")).is_err(), "/proc/1/{secret} can be read");
-    }
-    shown!(
-        "S6",
-        "memory of the sidecar to a process of its user in its container",
-        "refused",
-        "mem, environ and maps"
-    );
-    let init =
-        place.field("pod/member", "{.spec.initContainers[?(@.name==\"ringmail-init\")].securityContext}");
-    let init: Value = serde_json::from_str(&init.unwrap()).unwrap();
-    assert_eq!(init["capabilities"], json!({"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]}), "{init}");
-    assert_eq!(init["readOnlyRootFilesystem"], true, "{init}");
-    assert_eq!(init["allowPrivilegeEscalation"], false, "{init}");
-    shown!("S1", "capabilities of the init container", "NET_ADMIN, NET_RAW", "exactly");
 }
 
 /// What the page tells to apply, word for word: the role, and the command that binds it.

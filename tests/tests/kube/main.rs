@@ -7,6 +7,7 @@
 mod access;
 mod addresses;
 mod alone;
+mod confinement;
 mod guides;
 mod hostile;
 mod policies;
