@@ -117,7 +117,11 @@ pub const ROWS: &[Row] = &[
     row("P5", Load, "instructions for a handshake and a MiB do not creep up"),
     row("P6", Load, "2,000 slow connections under a memory limit of 32 MiB"),
     row("M1", Proofs, "every parser of foreign bytes is fuzzed, and finds a planted fault"),
-    row("M2", Proofs, "policy and route agree with slow, obvious oracles"),
+    row(
+        "M2",
+        Proofs,
+        "policy and route agree with slow, obvious oracles, and the record layer with rustls's",
+    ),
     row("M3", Proofs, "what threads share is tried in every order"),
     row("M4", Proofs, "renewal, back-off and failover of the CA under simulated time and network"),
     row("M5", Proofs, "mutants of identity, policy, CA and record layer are noticed"),

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ringmail_evidence::shown;
 use ringmail_lab::{
     process::wait_until,
     sidecar::{ADMIN_PORT, HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT},
@@ -195,6 +196,7 @@ fn the_admin_ports_and_the_ca_survive_the_same() {
         (STRANGER, (node.ip(), LINKERD_PORT).into()),
         (STRANGER, (ca.ip(), CA_PORT).into()),
     ];
+    let mut thrown = 0;
     for (from, target) in targets {
         for (what, bytes, _) in hostile() {
             let streams: Vec<_> = (0..10)
@@ -209,8 +211,15 @@ fn the_admin_ports_and_the_ca_survive_the_same() {
                 throws.into_iter().map(|throw| throw.join().unwrap()).collect()
             });
             assert!(ended.iter().all(Option::is_some), "{target}: {what} is open after {ENDED_WITHIN:?}");
+            thrown += ended.len();
         }
     }
+    shown!(
+        "A13",
+        "hostile connections to the admin ports and the CA that ended while readiness was answered",
+        format!("{thrown} of {thrown}"),
+        "exactly"
+    );
     let world = &mut { world };
     world.start_sidecar(STRANGER).unwrap();
     world.wait_ready(STRANGER).unwrap();

@@ -26,6 +26,9 @@ use ringmail_tests::{
 /// Threads that open connections, and as many that answer: more than there are processors, since each waits for the other side.
 const CALLERS: usize = 16;
 
+/// How long 99 in 100 connections may take at that rate, from the dial to the first answer, on a machine that does nothing else.
+const P99_MS: f64 = 50.0;
+
 /// Tells how long the soak takes, in seconds, instead of an hour.
 const SOAK_SECONDS: &str = "RINGMAIL_SOAK_SECONDS";
 
@@ -75,12 +78,14 @@ fn every_one_of_many_full_handshakes_is_answered() {
     // Those that end the answering threads are handshakes too.
     assert!(full >= count as f64, "{full} full handshakes for {count} connections");
     let p99 = took[took.len() * 99 / 100].as_secs_f64() * 1e3;
+    // In the short version the machine may have other work.
+    assert!(!nightly() || p99 <= P99_MS, "{p99:.0} ms");
     shown!("P2", "full handshakes, of these failed", format!("{count} in {all:.1} s, 0"), "0");
     shown!(
         "P2",
         "from connect to the first answer, p99",
         format!("{p99:.0} ms"),
-        "none, it is the machine's"
+        format!("<= {P99_MS} ms by night")
     );
 }
 

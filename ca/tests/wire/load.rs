@@ -52,6 +52,8 @@ async fn a_thousand_waiting_proxies_have_their_certificates_within_seconds() {
     let least_of_a_core = least_a_second_and_core();
     took.sort();
     let p99 = took[PROXIES * 99 / 100];
+    assert!(rate >= LEAST_A_SECOND && of_a_core >= least_of_a_core, "{rate:.0}, {of_a_core:.0} per core");
+    assert!(p99 < Duration::from_secs(5), "{p99:?}");
     shown!("F2", "certificates a second to 1,000 new connections at once", format!("{rate:.0}"), ">= 200");
     shown!(
         "F2",
@@ -60,6 +62,4 @@ async fn a_thousand_waiting_proxies_have_their_certificates_within_seconds() {
         format!(">= {least_of_a_core:.0}")
     );
     shown!("F2", "p99 of the 1,000, in ms", p99.as_millis(), "< 5,000");
-    assert!(rate >= LEAST_A_SECOND && of_a_core >= least_of_a_core, "{rate:.0}, {of_a_core:.0} per core");
-    assert!(p99 < Duration::from_secs(5), "{p99:?}");
 }

@@ -1,6 +1,7 @@
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Bytes;
+use ringmail_evidence::shown;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::caller::{self, Caller, NAME, TLS13, post, review};
@@ -39,13 +40,20 @@ async fn what_is_no_review_is_an_http_error_and_the_next_review_is_answered() {
         good.to_string().into_bytes()[..200].to_vec(),
     ];
     let mut caller = Caller::new(webhook.address, &bundle).await;
+    let tried = bodies.len();
     for body in bodies {
         let shown = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
         let (status, text) = caller.post(body).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{shown}: {text}");
         assert_eq!(caller.review(&good).await["allowed"], true, "after {shown}");
     }
-    assert_eq!(webhook.metric("ringmail_injector_rejected_total{reason=\"not_a_review\"}"), 14.0);
+    assert_eq!(webhook.metric("ringmail_injector_rejected_total{reason=\"not_a_review\"}"), tried as f64);
+    shown!(
+        "A18",
+        "what is no review: an error over HTTP, counted, and the next review is answered",
+        format!("{tried} of {tried}"),
+        "exactly"
+    );
 }
 
 #[tokio::test]
@@ -55,7 +63,7 @@ async fn pods_of_any_shape_are_refused_and_never_a_crash() {
     let bundle = webhook.ready(&api).await;
     let mut caller = Caller::new(webhook.address, &bundle).await;
     let wide: Vec<Value> = (0..500_000).map(|_| json!([])).collect();
-    for pod in [
+    let pods = [
         json!(7),
         json!("pod"),
         json!([]),
@@ -67,15 +75,17 @@ async fn pods_of_any_shape_are_refused_and_never_a_crash() {
         json!({"spec": {"containers": [{"name": "a", "env": 7}]}}),
         json!({"spec": {"containers": [{"name": "a"}], "more": wide}}),
         json!({"spec": {"containers": [{"name": "x".repeat(2_000_000)}]}}),
-    ] {
+    ];
+    for pod in &pods {
         let shown = pod.to_string().chars().take(80).collect::<String>();
-        let response = caller.review(&review("ignite", &pod, false)).await;
+        let response = caller.review(&review("ignite", pod, false)).await;
         assert_eq!(
             (&response["allowed"], &response["status"]["code"]),
             (&json!(false), &json!(403)),
             "{shown}"
         );
     }
+    shown!("A18", "pods of no shape that are refused", format!("{0} of {0}", pods.len()), "exactly");
 }
 
 #[tokio::test]

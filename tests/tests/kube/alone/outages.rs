@@ -51,7 +51,7 @@ fn without_the_webhook_labelled_pods_wait_and_others_start() {
     let stage = stage();
     let place = Place::in_mesh(stage, "unhooked").unwrap();
     let others = Place::new(stage, "unhooked-others").unwrap();
-    let _back = without(stage, "ringmail-control");
+    let back = without(stage, "ringmail-control");
     Toolbox::idle("plain").start(&others).unwrap();
     let refused = Toolbox::idle("bare").begin(&place).unwrap_err();
     assert!(format!("{refused:#}").contains("ringmail"), "the refusal names nobody: {refused:#}");
@@ -63,10 +63,16 @@ fn without_the_webhook_labelled_pods_wait_and_others_start() {
         })
         .unwrap();
     assert_eq!(place.kubectl(&["get", "pods", "-l", "app=waits", "--no-headers"]).unwrap(), "");
-    drop(_back);
+    drop(back);
     place.kubectl(&["rollout", "status", "--timeout=120s", "deployment/waits"]).unwrap();
     let pod = place.kubectl(&["get", "pods", "-l", "app=waits", "-o", "name"]).unwrap();
     assert!(place.field(pod.trim(), "{.spec.initContainers[*].name}").unwrap().contains(ISTIO_PROXY));
+    shown!(
+        "F18",
+        "pods without their sidecar while the webhook is away",
+        0,
+        "those with the label wait, and others start"
+    );
 }
 
 #[test]
@@ -140,8 +146,6 @@ fn while_control_is_killed_at_random_no_connection_drops_and_none_is_plaintext()
         }
         println!("control was killed {} times", killer.join().unwrap());
     });
-    shown!("F18", "new pods dialled while control was killed at random, answered", answered, "> 0");
-    shown!("F18", "of those, refused with their reason", unanswered, "each has a line");
     assert!(answered > 0);
     stage.rolled_out().unwrap();
     still_open(&place, "member").unwrap();
@@ -156,6 +160,8 @@ fn while_control_is_killed_at_random_no_connection_drops_and_none_is_plaintext()
     let log = place.kubectl(&["logs", "member", "-c", ISTIO_PROXY]).unwrap();
     let refused = log.lines().filter(|line| line.contains("reason=unknown_destination"));
     assert_eq!(refused.count(), unanswered, "who waited in vain is told why:\n{log}");
+    shown!("F18", "new pods dialled while control was killed at random, answered", answered, "> 0");
+    shown!("F18", "of those, refused with their reason", unanswered, "each has a line");
 }
 
 #[test]
