@@ -8,7 +8,7 @@ use super::{
         receive::Receiver,
         schedule::Side,
     },
-    differential::Peer,
+    peer::Peer,
     session::session,
 };
 use crate::slab::Size;

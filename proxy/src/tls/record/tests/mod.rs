@@ -2,6 +2,7 @@
 
 mod differential;
 mod floods;
+mod peer;
 mod session;
 mod updates;
 mod vectors;
