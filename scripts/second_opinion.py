@@ -1,5 +1,6 @@
 """The parts of second-opinion.sh that are not shell: certificates, an application that echoes, and the attacks."""
 
+import contextlib
 import os
 import re
 import socket
@@ -10,6 +11,8 @@ import time
 import urllib.request
 
 DEADLINE = 10
+# Of refused connections, the log has ten lines a second, and of the others a sum: each of these is to have its line.
+PAUSE = 0.2
 ID = "spiffe://cluster.local/ns/ignite/sa/%s"
 READY_PORT = 15021
 
@@ -60,9 +63,10 @@ def papers(folder):
 
 def echo(address, port):
     def serve(connection):
-        while chunk := connection.recv(65536):
-            connection.sendall(chunk)
-        connection.close()
+        # Some clients reset it.
+        with connection, contextlib.suppress(ConnectionError):
+            while chunk := connection.recv(65536):
+                connection.sendall(chunk)
 
     listener = socket.create_server((address, int(port)))
     while True:
@@ -80,6 +84,10 @@ class Attack:
     def __init__(self, folder, address, port):
         self.folder, self.target = folder, (address, int(port))
         self.cases, self.next_port = [], 20000
+
+    def told(self, *case):
+        self.cases.append(case)
+        time.sleep(PAUSE)
 
     def connect(self):
         connection = socket.create_connection(self.target, DEADLINE)
@@ -121,7 +129,7 @@ class Attack:
             seen = type(error).__name__
         finally:
             raw.close()
-        self.cases.append(("tlslite-ng", what, port, reason, alert, seen))
+        self.told("tlslite-ng", what, port, reason, alert, seen)
 
     def s_client(self, what, reason, alert, *arguments, leaf="good"):
         """`openssl s_client`, which says `question` and waits for it to come back."""
@@ -151,7 +159,7 @@ class Attack:
         seen = int(number[1]) if number else "answered" if b"question" in output else None
         if b"Session Ticket arrived" in output:
             seen = "a ticket"
-        self.cases.append(("openssl", what, self.next_port, reason, alert, seen))
+        self.told("openssl", what, self.next_port, reason, alert, seen)
 
     def verdict(self):
         """Prints each case and gives the number of those that are otherwise."""
