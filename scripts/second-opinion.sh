@@ -22,7 +22,7 @@ fi
 folder=$(mktemp -d)
 processes=()
 clean_up() {
-    ((${#processes[@]})) && kill "${processes[@]}" 2>/dev/null || true
+    ((${#processes[@]})) && kill -KILL "${processes[@]}" 2>/dev/null || true
     ip netns del "$SERVER" 2>/dev/null || true
     ip netns del "$CLIENT" 2>/dev/null || true
     rm -rf "$folder"
@@ -64,9 +64,13 @@ chmod -R u+rwX,go+rX "$folder"
 
 in_server() { ip netns exec "$SERVER" "$@"; }
 in_server "$folder/ringmail-init"
-in_server "$VENV/bin/python" scripts/second_opinion.py echo "$SERVER_ADDRESS" "$PORT" &
+# In the place of the shell that would wait for it: what is told to end is the process itself.
+begin_in_server() {
+    exec ip netns exec "$SERVER" "$@"
+}
+begin_in_server "$VENV/bin/python" scripts/second_opinion.py echo "$SERVER_ADDRESS" "$PORT" &
 processes+=($!)
-in_server setpriv --reuid "$PROXY_USER" --regid "$PROXY_USER" --clear-groups \
+begin_in_server setpriv --reuid "$PROXY_USER" --regid "$PROXY_USER" --clear-groups \
     "$folder/ringmail-proxy" --config "$folder/proxy.yaml" >"$folder/access.log" 2>"$folder/proxy.log" &
 processes+=($!)
 ready() { in_server "$VENV/bin/python" scripts/second_opinion.py ready "$SERVER_ADDRESS" 2>/dev/null; }
