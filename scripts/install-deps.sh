@@ -24,6 +24,7 @@ missing_packages() {
     command -v javac >/dev/null || echo jdk
     command -v openssl >/dev/null || echo openssl
     { command -v prometheus && command -v promtool; } >/dev/null || echo prometheus
+    [[ -e /usr/lib/fiu/fiu_posix_preload.so ]] || echo fiu-utils
     command -v strace >/dev/null || echo strace
     command -v valgrind >/dev/null || echo valgrind
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv

@@ -9,7 +9,7 @@ use anyhow::Context;
 use ringmail_ca::audit;
 use ringmail_ca::cluster::rotation::{self, CommandError};
 use ringmail_ca::config::{self, LogFormat, Settings};
-use ringmail_process::{log, memory};
+use ringmail_process::{causes, log, memory};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::{
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     let code = match serve(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", causes::each_once(error.chain()));
             ExitCode::FAILURE
         }
     };

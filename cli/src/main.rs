@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use command_line::{CommandLine, Subcommand};
+use ringmail_process::causes;
 
 /// What the exit code says. Errors of the command line itself end with 64, as those of the other binaries do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(2),
         Err(error) => {
-            eprintln!("ringmail: {error:#}");
+            eprintln!("ringmail: {}", causes::each_once(error.chain()));
             FAILED.into()
         }
     }

@@ -13,7 +13,7 @@ use ringmail_control::discovery::{self, DiscoveryConfig, Prepared};
 use ringmail_control::health::Health;
 use ringmail_control::inject::InjectConfig;
 use ringmail_control::webhook::{Metrics, Settings, Webhook};
-use ringmail_process::{log, memory};
+use ringmail_process::{causes, log, memory};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -79,14 +79,14 @@ fn main() -> ExitCode {
     let jobs = match jobs(&line) {
         Ok(jobs) => jobs,
         Err(error) => {
-            eprintln!("ringmail-control: {error:#}");
+            eprintln!("ringmail-control: {}", causes::each_once(error.chain()));
             return USAGE.into();
         }
     };
     let code = match serve(&line, jobs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", causes::each_once(error.chain()));
             ExitCode::FAILURE
         }
     };

@@ -7,7 +7,7 @@ use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
-use ringmail_process::memory;
+use ringmail_process::{causes, memory};
 use ringmail_proxy::{
     config::Cli,
     data_plane::{self, DataPlane, DataPlaneError},
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
         Err(error) => {
-            telemetry::end(Some(&format!("ringmail-proxy: {error:#}")));
+            telemetry::end(Some(&format!("ringmail-proxy: {}", causes::each_once(error.chain()))));
             ExitCode::from(error.downcast_ref().map_or(1, DataPlaneError::exit_code))
         }
     }

@@ -1,4 +1,4 @@
-//! A state folder that is full or read-only: what is there stays whole, and whatever cannot be done is said.
+//! A state folder that is full, read-only or failing: what is there stays whole, and whatever cannot be done is said.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -174,5 +174,51 @@ async fn a_disk_that_turns_read_only_stops_no_issuing_and_a_start_says_why_it_is
         "certificates once the state is read-only; a start on it",
         "20 of 20; refused, and says why",
         "exactly"
+    );
+}
+
+/// libfiu's libraries, which fail calls of the C library; the Debian package fiu-utils has them.
+const FAILING: [&str; 2] = ["/usr/lib/fiu/fiu_run_preload.so", "/usr/lib/fiu/fiu_posix_preload.so"];
+
+/// What a CA says under which each call of this name fails with EIO, and that ends.
+fn refused_by_a_failing_disk(folder: &Arc<tempfile::TempDir>, call: &str, flags: &[&str]) -> String {
+    for library in FAILING {
+        assert!(Path::new(library).exists(), "{library}: install fiu-utils");
+    }
+    let preload = ("LD_PRELOAD", FAILING.join(" "));
+    let enable = ("FIU_ENABLE", format!("enable name={call},failinfo={}", nix::libc::EIO));
+    let log = Ca::try_start_under(Arc::clone(folder), flags, [preload, enable]).err().expect("it started");
+    log.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn a_failing_disk_refuses_the_start_by_name_and_neither_cuts_a_key_short_nor_leaves_half_of_one() {
+    let calls = ["posix/io/sync/fsync", "posix/io/dir/rename"];
+    for call in calls {
+        let folder = folder();
+        let state = folder.path().join("state");
+        let flag = ["--state-dir", state.to_str().unwrap()];
+        let said = refused_by_a_failing_disk(&folder, call, &flag);
+        assert!(said.contains(folder.path().to_str().unwrap()), "{call}: {said}");
+        assert_eq!(said.matches("Input/output error").count(), 1, "{call}: {said}");
+        // What could not be made to last may be there whole, and is never there in part.
+        let ca = Ca::start_with(Arc::clone(&folder), &flag);
+        let before = key(&state);
+        assert_eq!(before.1, 0o600, "{call}");
+        ca.leaf().await;
+        drop(ca.kill());
+        // A damaged one that is to be replaced: it stays, set aside or in its place.
+        let half = &before.0[..before.0.len() / 2];
+        fs::write(state.join("root.pem"), half).unwrap();
+        let said = refused_by_a_failing_disk(&folder, call, &[&flag[..], &["--bootstrap-new-root"]].concat());
+        assert!(said.contains("Input/output error"), "{call}: {said}");
+        let kept = [state.join("root.pem"), state.join("root.pem.damaged-1")].map(fs::read_to_string);
+        assert!(kept.into_iter().flatten().any(|text| text == half), "{call}: what was there is lost");
+    }
+    shown!(
+        "F5",
+        "calls that make a file last and fail with EIO: refused by name, no key lost or cut short",
+        format!("{0} of {0}", calls.len()),
+        "fsync and rename"
     );
 }

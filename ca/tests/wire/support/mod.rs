@@ -95,8 +95,17 @@ impl Ca {
 
     /// The running CA, or what it said before it ended.
     pub(crate) fn try_start(folder: Arc<TempDir>, flags: &[&str]) -> Result<Self, Vec<Value>> {
+        Self::try_start_under(folder, flags, [])
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn try_start_under<const N: usize>(
+        folder: Arc<TempDir>,
+        flags: &[&str],
+        environment: [(&str, String); N],
+    ) -> Result<Self, Vec<Value>> {
         let mut command = command(folder.path());
-        command.args(flags);
+        command.args(flags).envs(environment);
         Self::try_run(folder, command)
     }
 
