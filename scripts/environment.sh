@@ -42,7 +42,7 @@ sum() {
 
 # How many scenarios of one run may be asked a second time. They measure time, and share their machine with strangers: now and then
 # one fails for that. What is broken fails again, and more than so many are no accident.
-readonly SECOND_LOOKS=3
+SECOND_LOOKS=3
 
 # A command of cargo test whose last words are for the tests; where few of them fail, those once more. It says how many held then, and
 # which: whoever counts takes so many from the failures. By night nothing is asked twice.
