@@ -159,20 +159,40 @@ const fn both(name: &'static str, reason: &'static str, make: fn(&Forger) -> Res
     Case { name, make, of_client: reason, of_server: reason }
 }
 
-/// Of whom and until when: rows A3 to A7.
+/// Of whom: row A3.
 #[rustfmt::skip]
-pub const PAPERS: &[Case] = &[
-    both("a good one", TAKEN, |forger| forger.of(SERVICE_ACCOUNT)),
+pub const DOMAINS: &[Case] = &[
     both("another trust domain under the same root", "certificate_foreign_trust_domain", |forger| forger.named("spiffe://elsewhere.example/ns/ignite/sa/ignite")),
+];
+
+/// By whom: row A4.
+#[rustfmt::skip]
+pub const ROOTS: &[Case] = &[
     both("a foreign root", "certificate_unknown_issuer", |forger| signed(|_| {}, forger.foreign.issuer(), &[])),
     both("a foreign root, presented too", "certificate_unknown_issuer", |forger| signed(|_| {}, forger.foreign.issuer(), &[&forger.foreign.der()])),
     both("a foreign root of our root's name", "certificate_bad_signature", |forger| signed(|_| {}, forger.namesake.issuer(), &[])),
+];
+
+/// Until when: row A5.
+#[rustfmt::skip]
+pub const ENDED: &[Case] = &[
     both("expired", "certificate_expired", |forger| forger.leaf(|params| params.not_after = date_time_ymd(2025, 1, 1))),
-    both("not valid yet", "certificate_not_yet_valid", |forger| forger.leaf(|params| params.not_before = date_time_ymd(2099, 1, 1))),
     both("expired before it was valid", "certificate_malformed", |forger| forger.leaf(|params| {
         params.not_before = date_time_ymd(2099, 1, 1);
         params.not_after = params.not_before - Duration::from_secs(1);
     })),
+];
+
+/// From when on: row A6.
+#[rustfmt::skip]
+pub const EARLY: &[Case] = &[
+    both("not valid yet", "certificate_not_yet_valid", |forger| forger.leaf(|params| params.not_before = date_time_ymd(2099, 1, 1))),
+];
+
+/// For what: row A7.
+#[rustfmt::skip]
+pub const PURPOSES: &[Case] = &[
+    both("a good one", TAKEN, |forger| forger.of(SERVICE_ACCOUNT)),
     both("no extended key usage", "certificate_no_extended_key_usage", |forger| forger.leaf(|params| params.extended_key_usages.clear())),
     both("usage for signing code", "certificate_wrong_extended_key_usage", |forger| forger.leaf(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning])),
     Case { name: "usage for servers", of_client: "certificate_wrong_extended_key_usage", of_server: TAKEN, make: |forger| forger.leaf(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]) },

@@ -22,7 +22,7 @@ use ringmail_lab::wire;
 use ringmail_tests::{
     adversary::{
         ALERT, Ending, HANDSHAKE,
-        certificates::{Case, NAMES, PAPERS, SHAPES, TAKEN, made},
+        certificates::{Case, DOMAINS, EARLY, ENDED, NAMES, PURPOSES, ROOTS, SHAPES, TAKEN, made},
         ending,
         handshakes::{ANSWERS, Answers, Dials, MALFORMED, PLAINTEXT, Tools, VERSIONS},
         hello, read_to_end, record,
@@ -45,8 +45,15 @@ const ACCESS_DENIED: u8 = 49;
 /// Nothing that is refused takes longer. Only silence takes as long as its deadline of 2 s; the rest is the machine's.
 const REFUSED_WITHIN: Duration = Duration::from_secs(10);
 
-const CERTIFICATES: [(&[&str], &[Case]); 3] =
-    [(&["A3", "A4", "A5", "A6", "A7"], PAPERS), (&["A8"], NAMES), (&["A19"], SHAPES)];
+const CERTIFICATES: [(&str, &[Case]); 7] = [
+    ("A3", DOMAINS),
+    ("A4", ROOTS),
+    ("A5", ENDED),
+    ("A6", EARLY),
+    ("A7", PURPOSES),
+    ("A8", NAMES),
+    ("A19", SHAPES),
+];
 
 /// Of `test`, for each of `rows`.
 fn tell(test: impl Fn(), rows: &[&str], what: &str, (cases, longest): (usize, Duration)) {
@@ -93,20 +100,20 @@ fn a_client_is_known_by_its_certificate_alone_and_refused_for_whatever_is_wrong_
     let arena = Arena::new(&[]).unwrap();
     arena.serve().unwrap();
     let forger = arena.forger().unwrap();
-    for (rows, cases) in CERTIFICATES {
+    for (row, cases) in CERTIFICATES {
         let before = arena.counts().unwrap();
         let trials: Vec<_> =
             cases.iter().map(|case| show(&arena, case, Some(made(case, &forger).unwrap()))).collect();
         let longest = arena.judge(&before, &trials).unwrap();
         tell(
             a_client_is_known_by_its_certificate_alone_and_refused_for_whatever_is_wrong_with_it,
-            rows,
+            &[row],
             "certificates of clients in the table",
             (trials.len(), longest),
         );
     }
     let before = arena.counts().unwrap();
-    let none = Case { name: "no certificate", of_client: "no_client_certificate", ..PAPERS[0] };
+    let none = Case { name: "no certificate", of_client: "no_client_certificate", ..PURPOSES[0] };
     let longest = arena.judge(&before, &[show(&arena, &none, None)]).unwrap();
     tell(
         a_client_is_known_by_its_certificate_alone_and_refused_for_whatever_is_wrong_with_it,
@@ -142,7 +149,7 @@ fn a_server_is_known_by_its_certificate_alone_and_the_application_sees_a_reset_f
     let arena = Arena::new(&[]).unwrap();
     let listener = arena.ambush().unwrap();
     let forger = arena.forger().unwrap();
-    for (rows, cases) in CERTIFICATES {
+    for (row, cases) in CERTIFICATES {
         let before = arena.counts().unwrap();
         let trials: Vec<_> = cases
             .iter()
@@ -151,7 +158,7 @@ fn a_server_is_known_by_its_certificate_alone_and_the_application_sees_a_reset_f
         let longest = arena.judge(&before, &trials).unwrap();
         tell(
             a_server_is_known_by_its_certificate_alone_and_the_application_sees_a_reset_for_whatever_is_wrong,
-            rows,
+            &[row],
             "certificates of servers in the table",
             (trials.len(), longest),
         );
