@@ -12,9 +12,9 @@ use crate::support::{Ca, TOKEN, ask, csr, request};
 const PROXIES: usize = 1_000;
 /// A machine that is busy with other tests, and the proxies' own share of it.
 const LEAST_A_SECOND: f64 = 200.0;
-/// Of the CA's processor time alone. By night nobody else is on the machine.
-fn least_a_second_and_core() -> f64 {
-    if std::env::var("RINGMAIL_NIGHTLY").is_ok_and(|value| value == "1") { 1_000.0 } else { 400.0 }
+/// Of the CA's processor time alone, and within how many seconds 99 in 100 have theirs. By night nobody else is on the machine.
+fn least_a_second_and_core_and_p99() -> (f64, u64) {
+    if std::env::var("RINGMAIL_NIGHTLY").is_ok_and(|value| value == "1") { (1_000.0, 2) } else { (400.0, 5) }
 }
 
 /// Seconds of processor time that a process has taken.
@@ -49,11 +49,11 @@ async fn a_thousand_waiting_proxies_have_their_certificates_within_seconds() {
     }
     let rate = PROXIES as f64 / began.elapsed().as_secs_f64();
     let of_a_core = PROXIES as f64 / (processor(ca.pid()) - before);
-    let least_of_a_core = least_a_second_and_core();
+    let (least_of_a_core, p99_within) = least_a_second_and_core_and_p99();
     took.sort();
     let p99 = took[PROXIES * 99 / 100];
     assert!(rate >= LEAST_A_SECOND && of_a_core >= least_of_a_core, "{rate:.0}, {of_a_core:.0} per core");
-    assert!(p99 < Duration::from_secs(5), "{p99:?}");
+    assert!(p99 < Duration::from_secs(p99_within), "{p99:?}");
     shown!("F2", "certificates a second to 1,000 new connections at once", format!("{rate:.0}"), ">= 200");
     shown!(
         "F2",
@@ -61,5 +61,5 @@ async fn a_thousand_waiting_proxies_have_their_certificates_within_seconds() {
         format!("{of_a_core:.0}"),
         format!(">= {least_of_a_core:.0}")
     );
-    shown!("F2", "p99 of the 1,000, in ms", p99.as_millis(), "< 5,000");
+    shown!("F2", "p99 of the 1,000, in ms", p99.as_millis(), format!("< {p99_within},000"));
 }
