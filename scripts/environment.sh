@@ -40,31 +40,41 @@ sum() {
     sed -n "s/^test result: .* \([0-9]*\) $1;.*/\1/p" "$2" | awk '{ total += $1 } END { print total + 0 }'
 }
 
-# How many scenarios of one run may be asked a second time. They measure time, and share their machine with strangers: now and then
+# How many scenarios of one list may be asked a second time. They measure time, and share their machine with strangers: now and then
 # one fails for that. What is broken fails again, and more than so many are no accident.
 SECOND_LOOKS=3
+# How cargo ends where tests have failed, and nothing worse has happened.
+TESTS_HAVE_FAILED=101
 
-# A command of cargo test whose last words are for the tests; where few of them fail, those once more. It says how many held then, and
-# which: whoever counts takes so many from the failures. By night nothing is asked twice.
+# A command of cargo test whose last words are for the tests; where few of them fail, those once more. It says how many it asked again,
+# and which of them held: whoever counts takes those that were asked again from the failures. By night nothing is asked twice.
 asked_twice() {
-    local log names broken told held broken_again
+    local log names held status=0 again=0
     log=$(mktemp)
-    if "$@" 2>&1 | tee "$log"; then
-        rm -f "$log"
-        return
-    fi
+    "$@" 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
     mapfile -t names < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log")
-    # A program of tests that crashed, or was ended, has no summary, and no names of what failed.
-    broken=$(grep -c '^    `-p ' "$log") told=$(grep -c '^test result: FAILED' "$log")
-    if [[ ${RINGMAIL_NIGHTLY:-} == 1 ]] || ((${#names[@]} == 0 || ${#names[@]} > SECOND_LOOKS || broken != told)); then
+    if ((status != TESTS_HAVE_FAILED)) || [[ ${RINGMAIL_NIGHTLY:-} == 1 ]] || ! are_all_that_failed "$log" "${names[@]}"; then
         rm -f "$log"
-        return 1
+        return "$status"
     fi
     announce "once more: ${names[*]}"
-    "$@" --exact "${names[@]}" 2>&1 | tee "$log" || true
-    held=$(sum passed "$log") broken_again=$(sum failed "$log")
-    rm -f "$log"
+    "$@" --exact "${names[@]}" 2>&1 | tee "$log" || again=${PIPESTATUS[0]}
+    held=$(sed -n 's/^test \(.*\) \.\.\. ok$/\1/p' "$log" | tr '\n' ' ')
+    echo "asked again: ${#names[@]}, of these held: $held"
     # A filter that matches nothing would hold too: exactly as many have to pass as had failed.
-    ((held == ${#names[@]} && broken_again == 0)) || return 1
-    echo "held when asked again: $held: ${names[*]}"
+    if ((again == 0 && $(sum passed "$log") != ${#names[@]})); then
+        again=1
+    fi
+    rm -f "$log"
+    return "$again"
+}
+
+# Whether these few names are all that failed of a run: a program of tests that crashed, or was ended, has no summary, and whatever a
+# child prints may stand in the line of a name.
+are_all_that_failed() {
+    local log=$1 broken told
+    shift
+    broken=$(grep -c '^    `-p ' "$log") || true
+    told=$(grep -c '^test result: FAILED' "$log") || true
+    (($# > 0 && $# <= SECOND_LOOKS && $# == $(sum failed "$log") && broken > 0 && broken == told))
 }

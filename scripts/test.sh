@@ -65,8 +65,8 @@ step() {
     log=$(mktemp)
     "$@" 2>&1 | tee "$log" || status=$?
     tests_passed=$(sum passed "$log")
-    tests_failed=$(($(sum failed "$log") - $(held_again "$log")))
-    twice+=("$(sed -n 's/^held when asked again: [0-9]*: //p' "$log")")
+    tests_failed=$(($(sum failed "$log") - $(asked_again "$log")))
+    twice+=("$(sed -n 's/^asked again: .* held: //p' "$log")")
     if ((tests_passed + tests_failed == 0)); then
         ((status)) && tests_failed=1 || tests_passed=1
     elif ((status && tests_failed == 0)); then
@@ -82,9 +82,9 @@ step() {
     printf -- '-- %s: %s passed, %s failed, %s s\n' "$name" "$tests_passed" "$tests_failed" $((SECONDS - begin))
 }
 
-# How many failures of a step were none the second time.
-held_again() {
-    sed -n 's/^held when asked again: \([0-9]*\): .*/\1/p' "$1" | awk '{ total += $1 } END { print total + 0 }'
+# How many failures of a step were asked a second time: what they were then has been summed up too.
+asked_again() {
+    sed -n 's/^asked again: \([0-9]*\), .*/\1/p' "$1" | awk '{ total += $1 } END { print total + 0 }'
 }
 
 # What only computes, and is nobody's measure, runs beside the scenarios on Kubernetes, which mostly wait: one after the other, with
@@ -217,7 +217,7 @@ readonly THAT_WAIT=(alerts drains links secrets) THAT_WAIT_LONG=(rotation sideca
 readonly AT_ONCE=3
 
 scenarios() {
-    local limit=$1 test measure=() wait=() wait_long=() log beside status=0
+    local limit=$1 test measure=() wait=() wait_long=() log ran status=0
     shift
     # Their programs are those of the build: old ones, or none, would only fail each of them.
     ((built)) || { echo "error: the build failed, so there is nothing to run"; return 1; }
@@ -233,9 +233,12 @@ scenarios() {
     "${run[@]}" "${measure[@]}" -- --test-threads=1 "$@" || status=1
     log=$(mktemp)
     "${run[@]}" "${wait[@]}" -- --test-threads=1 "$@" &>"$log" &
-    beside=$!
+    ran=$!
+    # Whoever interrupts this run means that one too, and it would not hear of it.
+    trap 'kill "$ran"; pkill -P "$ran"; exit 130' INT TERM
     "${run[@]}" "${wait_long[@]}" -- --test-threads=$AT_ONCE "$@" || status=1
-    wait "$beside" || status=1
+    wait "$ran" || status=1
+    trap - INT TERM
     cat "$log"
     rm -f "$log"
     return $status
@@ -341,7 +344,7 @@ e2e-kube) step "scenarios on Kubernetes" scripts/e2e-kube.sh ;;
 esac
 
 again=$(printf '%s ' "${twice[@]}")
-[[ -z ${again// /} ]] || printf '\n== failed once, held when asked again: %s\n' "$again"
+[[ -z ${again// /} ]] || printf '\n== failed once, and held when asked again: %s\n' "$again"
 if ((failed)); then
     printf '\n%s\n' "${complaints[@]}"
     printf '\n== %s after %s s: not everything held: %s\n' "$SUITE" "$SECONDS" "$(IFS=';'; echo "${broken[*]}")"

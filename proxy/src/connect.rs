@@ -28,7 +28,7 @@ const APPLICATION_SEGMENT: u32 = 1460;
 pub enum Hop {
     /// This pod's own application.
     Application,
-    /// Somebody without a sidecar.
+    /// Whoever is dialled without TLS.
     Outside,
     /// The sidecar of another pod.
     Sidecar,
@@ -98,7 +98,8 @@ impl ConnectError {
         let errno = source.raw_os_error().map(Errno::from_raw);
         match errno {
             Some(Errno::ECONNREFUSED) => Self::Refused { destination },
-            Some(Errno::ECONNRESET) => Self::Reset { destination, hop },
+            // The latter where it ended the connection before it reset it.
+            Some(Errno::ECONNRESET | Errno::EPIPE) => Self::Reset { destination, hop },
             Some(Errno::ETIMEDOUT) => Self::TimedOut { destination, deadline },
             Some(Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EHOSTDOWN | Errno::ENETDOWN) => {
                 Self::Unreachable { destination, source }

@@ -62,8 +62,9 @@ async fn refuse(
     {
         probe::remember(probed);
     }
+    let is_end = reason == Reason::HandshakeEof && !cut_is_reset(context, &record);
     record.close(reason, Some(refusal.to_string()));
-    if reason == Reason::HandshakeEof {
+    if is_end {
         // The far sidecar died in mid-handshake: as if it had a moment later, a cut stream.
         ending::finish(application).await;
     } else {

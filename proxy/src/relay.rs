@@ -98,13 +98,17 @@ async fn end(
     {
         probe::remember(probed);
     }
-    let destination = record.live().destination.get().map(|destination| destination.port());
-    let cut_is_reset = destination.is_some_and(|port| context.config.truncation_reset_ports.contains(&port));
-    let (to_application, to_remote) = ends(reason, cut_is_reset);
+    let (to_application, to_remote) = ends(reason, cut_is_reset(context, &record));
     record.close(reason, None);
     if let End::Plain(application) = application {
         tokio::join!(end_application(application, to_application), end_remote(remote, to_remote));
     }
+}
+
+/// Whether the application sees a reset where the far sidecar died.
+pub(crate) fn cut_is_reset(context: &Context, record: &Record) -> bool {
+    let destination = record.live().destination.get().map(|destination| destination.port());
+    destination.is_some_and(|port| context.config.truncation_reset_ports.contains(&port))
 }
 
 /// Whether a connection on which the application said nothing was a probe that the far application refused.

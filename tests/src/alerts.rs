@@ -11,6 +11,13 @@ use serde::Deserialize;
 /// What both pages say of themselves.
 const GENERATED: &str = "Made from manifests/monitoring/alerts.yaml; `RINGMAIL_WRITE_DOCS=1 cargo test -p ringmail-tests --lib alerts` writes it anew.";
 
+/// Whose real fault needs a cluster.
+pub const ON_KUBERNETES: [&str; 3] =
+    ["RingmailControlAway", "RingmailInjectorUnable", "RingmailPolicyFaulty"];
+
+/// Whose fault nobody can make at will: a bug, and a sidecar of another version that refuses what it is told.
+pub const WRITTEN_ALONE: [&str; 2] = ["RingmailBug", "RingmailDiscoveryRefused"];
+
 /// The rules, as Prometheus reads them.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Rules {

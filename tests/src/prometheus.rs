@@ -136,14 +136,9 @@ impl Expected {
         self.0.insert(Firing { alert: alert.to_owned(), pod: pod.map(str::to_owned) }, since);
     }
 
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether nothing is to fire.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The alerts.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.0.keys().map(|firing| firing.alert.clone())
     }
 
     /// Waits until all have fired, and answers the longest time that one of them took.

@@ -180,7 +180,7 @@ async fn a_disk_that_turns_read_only_stops_no_issuing_and_a_start_says_why_it_is
 /// libfiu's libraries, which fail calls of the C library; the Debian package fiu-utils has them.
 const FAILING: [&str; 2] = ["/usr/lib/fiu/fiu_run_preload.so", "/usr/lib/fiu/fiu_posix_preload.so"];
 
-/// What a CA says under which each call of this name fails with EIO, and that ends.
+/// What a CA says under which each call of this name fails with EIO, until it ends.
 fn refused_by_a_failing_disk(folder: &Arc<tempfile::TempDir>, call: &str, flags: &[&str]) -> String {
     for library in FAILING {
         assert!(Path::new(library).exists(), "{library}: install fiu-utils");

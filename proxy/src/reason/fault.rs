@@ -137,7 +137,7 @@ impl Reason {
             Self::Fenced => "restart the application of this pod (docs/fence.md): others went on without it",
             Self::ForeignDestination => "look who sends there: either the rules of capture were changed by hand, or somebody takes this pod for a relay",
             Self::HalfCloseTimeout => "look why the application never ends the other direction, or raise half_close_timeout",
-            Self::HandshakeEof => "look at the log of the peer's sidecar at this time; without a sidecar, something else speaks TLS there",
+            Self::HandshakeEof => "look at the log of the peer's sidecar at this time; without a sidecar, something else is there that ended the connection",
             Self::HandshakeFailed => "look at the error and at the log of the peer's sidecar at this time",
             Self::HandshakeRefusedByPeer => "look at the log of the peer's sidecar: it has the reason why it refuses this certificate",
             Self::HandshakeTimeout => "look whether the peer's sidecar has a core to itself and the network loses packets; from many sources at once it is an attack",

@@ -55,16 +55,13 @@ const CERTIFICATES: [(&str, &[Case]); 7] = [
     ("A19", SHAPES),
 ];
 
-/// Of `test`, for each of `rows`.
-fn tell(test: impl Fn(), rows: &[&str], what: &str, (cases, longest): (usize, Duration)) {
+/// Of the test that runs, for each of `rows`.
+fn tell(rows: &[&str], what: &str, (cases, longest): (usize, Duration)) {
     assert!(longest < REFUSED_WITHIN, "{what}: {longest:?}");
-    let test = std::any::type_name_of_val(&test);
     for row in rows {
         let all = format!("{cases} of {cases}");
-        let whole = format!("{what}, each with its end, reason and metric");
-        ringmail_evidence::tell(row, &whole, &all, "exactly", test);
-        let took = longest.as_millis().to_string();
-        ringmail_evidence::tell(row, &format!("{what}: the longest, ms"), &took, "<= 10000", test);
+        shown!(row, format!("{what}, each with its end, reason and metric"), all, "exactly");
+        shown!(row, format!("{what}: the longest, ms"), longest.as_millis(), "<= 10000");
     }
 }
 
@@ -105,22 +102,12 @@ fn a_client_is_known_by_its_certificate_alone_and_refused_for_whatever_is_wrong_
         let trials: Vec<_> =
             cases.iter().map(|case| show(&arena, case, Some(made(case, &forger).unwrap()))).collect();
         let longest = arena.judge(&before, &trials).unwrap();
-        tell(
-            a_client_is_known_by_its_certificate_alone_and_refused_for_whatever_is_wrong_with_it,
-            &[row],
-            "certificates of clients in the table",
-            (trials.len(), longest),
-        );
+        tell(&[row], "certificates of clients in the table", (trials.len(), longest));
     }
     let before = arena.counts().unwrap();
     let none = Case { name: "no certificate", of_client: "no_client_certificate", ..PURPOSES[0] };
     let longest = arena.judge(&before, &[show(&arena, &none, None)]).unwrap();
-    tell(
-        a_client_is_known_by_its_certificate_alone_and_refused_for_whatever_is_wrong_with_it,
-        &["A2"],
-        "clients without a certificate",
-        (1, longest),
-    );
+    tell(&["A2"], "clients without a certificate", (1, longest));
 }
 
 /// The victim's application dials; a server shows it.
@@ -156,12 +143,7 @@ fn a_server_is_known_by_its_certificate_alone_and_the_application_sees_a_reset_f
             .map(|case| ambush(&arena, &listener, case, Some(made(case, &forger).unwrap())))
             .collect();
         let longest = arena.judge(&before, &trials).unwrap();
-        tell(
-            a_server_is_known_by_its_certificate_alone_and_the_application_sees_a_reset_for_whatever_is_wrong,
-            &[row],
-            "certificates of servers in the table",
-            (trials.len(), longest),
-        );
+        tell(&[row], "certificates of servers in the table", (trials.len(), longest));
     }
     somebody_else_is_refused_inside_the_stream(&arena, &listener);
     shown!("A9", "bytes that reached a server of another identity", 0, "exactly");
@@ -211,12 +193,7 @@ fn whatever_a_client_says_instead_of_a_handshake_ends_with_its_reason() {
         let before = arena.counts().unwrap();
         let trials = at_once(table, |row| dial(&arena, &tools, row)).unwrap();
         let longest = arena.judge(&before, &trials).unwrap();
-        tell(
-            whatever_a_client_says_instead_of_a_handshake_ends_with_its_reason,
-            rows,
-            what,
-            (trials.len(), longest),
-        );
+        tell(rows, what, (trials.len(), longest));
     }
     a_hello_may_be_cut_anywhere(&arena, &tools);
 }
@@ -245,12 +222,7 @@ fn a_hello_may_be_cut_anywhere(arena: &Arena, tools: &Tools) {
     let trials = trials.unwrap();
     let longest = arena.judge(&before, &trials).unwrap();
     assert_eq!(answered.into_inner(), wire.len() - 1, "hellos in two parts that were answered");
-    tell(
-        whatever_a_client_says_instead_of_a_handshake_ends_with_its_reason,
-        &["A11"],
-        "hellos cut at each position, with and without the rest",
-        (trials.len(), longest),
-    );
+    tell(&["A11"], "hellos cut at each position, with and without the rest", (trials.len(), longest));
 }
 
 fn be_dialled(arena: &Arena, listener: &TcpListener, tools: &Tools, row: &Answers) -> Trial {
@@ -272,12 +244,7 @@ fn whatever_a_server_answers_instead_of_a_handshake_ends_with_its_reason() {
     let before = arena.counts().unwrap();
     let trials: Vec<_> = ANSWERS.iter().map(|row| be_dialled(&arena, &listener, &tools, row)).collect();
     let longest = arena.judge(&before, &trials).unwrap();
-    tell(
-        whatever_a_server_answers_instead_of_a_handshake_ends_with_its_reason,
-        &["A10", "A11", "A12"],
-        "hostile servers",
-        (trials.len(), longest),
-    );
+    tell(&["A10", "A11", "A12"], "hostile servers", (trials.len(), longest));
 }
 
 fn client_says(arena: &Arena, tools: &Tools, row: &Says) -> anyhow::Result<Trial> {
@@ -324,12 +291,7 @@ fn whatever_a_peer_says_after_a_good_handshake_is_refused_with_its_alert_and_flo
         trials.push(server_says(&arena, &listener, &tools, row));
     }
     let longest = arena.judge(&before, &trials).unwrap();
-    tell(
-        whatever_a_peer_says_after_a_good_handshake_is_refused_with_its_alert_and_floods_end,
-        &["A11"],
-        "records after a good handshake, of either side",
-        (trials.len(), longest),
-    );
+    tell(&["A11"], "records after a good handshake, of either side", (trials.len(), longest));
 }
 
 /// A connection of the neighbour to the victim's application, through both sidecars.

@@ -236,5 +236,10 @@ fn the_same_bytes_cut_anywhere_end_as_in_rustls() {
         runner.run(&case(), |case| check(&case)).unwrap_or_else(|error| panic!("{error}"));
         cases += CASES;
     }
-    shown!("M2", "cases in which the record layer and rustls did not differ", cases, "all");
+    shown!(
+        "M2",
+        "cases in which the record layer and rustls differed only where it is written that they do",
+        cases,
+        "all"
+    );
 }
