@@ -20,7 +20,7 @@ use crate::{
     reason::Reason,
     record::{Direction, Protection, Record},
     refusal::Refusal,
-    relay::{Relay, Relaying},
+    relay::{self, Relay, Relaying},
     route::{self, Next},
     tls::{self, MeshStream, alert},
     worker::Context,
@@ -62,7 +62,7 @@ async fn refuse(
     {
         probe::remember(probed);
     }
-    let is_end = reason == Reason::HandshakeEof && !cut_is_reset(context, &record);
+    let is_end = reason == Reason::HandshakeEof && !relay::cut_is_reset(context, &record);
     record.close(reason, Some(refusal.to_string()));
     if is_end {
         // The far sidecar died in mid-handshake: as if it had a moment later, a cut stream.

@@ -1,7 +1,5 @@
 //! A far sidecar that dies: what the application sees of it, before the handshake is over and after.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails fails its test")]
-
 use std::sync::Arc;
 
 use ringmail_tests::{
