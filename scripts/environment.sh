@@ -35,9 +35,14 @@ as_root() {
     fi
 }
 
+# The sum of the numbers that a pattern finds in a file, one in each line.
+numbers() {
+    sed -n "s/$1/\1/p" "$2" | awk '{ total += $1 } END { print total + 0 }'
+}
+
 # How many tests passed, or failed, of all the summaries of cargo test in a file.
 sum() {
-    sed -n "s/^test result: .* \([0-9]*\) $1;.*/\1/p" "$2" | awk '{ total += $1 } END { print total + 0 }'
+    numbers "^test result: .* \([0-9]*\) $1;.*" "$2"
 }
 
 # How many scenarios of one list may be asked a second time. They measure time, and share their machine with strangers: now and then

@@ -84,7 +84,7 @@ step() {
 
 # How many failures of a step were asked a second time: what they were then has been summed up too.
 asked_again() {
-    sed -n 's/^asked again: \([0-9]*\), .*/\1/p' "$1" | awk '{ total += $1 } END { print total + 0 }'
+    numbers "^asked again: \([0-9]*\), .*" "$1"
 }
 
 # What only computes, and is nobody's measure, runs beside the scenarios on Kubernetes, which mostly wait: one after the other, with

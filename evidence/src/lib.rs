@@ -57,10 +57,15 @@ impl Figure {
             seen: seen.to_owned(),
             bound: bound.to_owned(),
             test,
-            nightly: std::env::var(NIGHTLY_VARIABLE).is_ok_and(|value| value == "1"),
+            nightly: nightly(),
             day: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400),
         }
     }
+}
+
+/// Whether this is the long run.
+pub fn nightly() -> bool {
+    std::env::var(NIGHTLY_VARIABLE).is_ok_and(|value| value == "1")
 }
 
 /// Tells a figure of the test that calls it: its row, what was measured, what was seen and what is asserted of it.

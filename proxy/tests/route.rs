@@ -206,7 +206,7 @@ fn may_come(
 /// Against an oracle that lists what may come of each case.
 #[test]
 fn a_connection_goes_where_a_slow_and_obvious_oracle_has_it_go() {
-    let nightly = std::env::var("RINGMAIL_NIGHTLY").is_ok_and(|value| value == "1");
+    let nightly = ringmail_evidence::nightly();
     let cases = if nightly { 100_000 } else { 1_000 };
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let said = || select(SAID.to_vec());

@@ -12,7 +12,7 @@ const ORDERS: usize = 5_000;
 const NIGHTLY_ORDERS: usize = 200_000;
 
 fn orders() -> usize {
-    match std::env::var("RINGMAIL_NIGHTLY").is_ok_and(|value| value == "1") {
+    match ringmail_evidence::nightly() {
         true => NIGHTLY_ORDERS,
         false => ORDERS,
     }

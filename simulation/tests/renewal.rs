@@ -16,7 +16,7 @@ fn a_proxy_has_a_valid_certificate_whenever_the_ca_could_be_asked() {
         println!("{life:#?}\n{:?}", judge(&life));
         return judge(&life).map(drop).unwrap();
     }
-    let nightly = std::env::var("RINGMAIL_NIGHTLY").is_ok_and(|value| value == "1");
+    let nightly = ringmail_evidence::nightly();
     let seeds = if nightly { NIGHTLY_SEEDS } else { SEEDS };
     let mut all = Judged::default();
     for seed in 0..seeds {

@@ -314,7 +314,7 @@ pub fn nothing_lost(load: &ThinLoad, errors: u64) -> Result<Progress> {
 
 /// Whether the long scenarios and both Ignite versions are asked for.
 pub fn nightly() -> bool {
-    std::env::var_os("RINGMAIL_NIGHTLY").is_some_and(|value| value == "1")
+    ringmail_evidence::nightly()
 }
 
 /// The Ignite versions to run a scenario on: the one that `RINGMAIL_IGNITE` names, both by night, the newer one

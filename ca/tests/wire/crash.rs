@@ -15,7 +15,7 @@ use crate::support::{Ca, command, folder, verify};
 
 /// Each starts a CA twice, and most of that is waiting.
 fn rounds() -> u64 {
-    if std::env::var("RINGMAIL_NIGHTLY").is_ok_and(|value| value == "1") { 200 } else { 50 }
+    if ringmail_evidence::nightly() { 200 } else { 50 }
 }
 
 fn root(state: &Path) -> Option<CertificateDer<'static>> {

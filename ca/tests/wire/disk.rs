@@ -67,7 +67,16 @@ fn key(state: &Path) -> (String, u32) {
 
 /// The whole log of a CA that cannot start.
 fn refused(folder: &Arc<tempfile::TempDir>, flags: &[&str]) -> String {
-    let log = Ca::try_start(Arc::clone(folder), flags).err().expect("it started");
+    refused_under(folder, flags, [])
+}
+
+/// The same with these variables in its environment.
+fn refused_under<const N: usize>(
+    folder: &Arc<tempfile::TempDir>,
+    flags: &[&str],
+    environment: [(&str, String); N],
+) -> String {
+    let log = Ca::try_start_under(Arc::clone(folder), flags, environment).err().expect("it started");
     log.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
@@ -187,8 +196,7 @@ fn refused_by_a_failing_disk(folder: &Arc<tempfile::TempDir>, call: &str, flags:
     }
     let preload = ("LD_PRELOAD", FAILING.join(" "));
     let enable = ("FIU_ENABLE", format!("enable name={call},failinfo={}", nix::libc::EIO));
-    let log = Ca::try_start_under(Arc::clone(folder), flags, [preload, enable]).err().expect("it started");
-    log.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    refused_under(folder, flags, [preload, enable])
 }
 
 #[tokio::test]

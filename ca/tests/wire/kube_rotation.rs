@@ -147,7 +147,7 @@ async fn a_secret_of_another_root_is_not_taken_while_running() {
 /// The command is one write: killed at any moment, the Secret holds the stage before or the one after, and serves.
 #[tokio::test]
 async fn a_killed_rotation_leaves_a_whole_root_and_every_leaf_valid() {
-    let rounds = if std::env::var("RINGMAIL_NIGHTLY").is_ok_and(|value| value == "1") { 200 } else { 18 };
+    let rounds = if ringmail_evidence::nightly() { 200 } else { 18 };
     let server = FakeApiServer::start(&["ringmail-system"]);
     let operator = Operator::of(&server);
     let first = Ca::on(&server, &FLAGS);

@@ -232,7 +232,7 @@ fn routes(world: &World) -> Vec<&'static str> {
 
 #[test]
 fn connections_go_where_the_oracle_says() {
-    let nightly = std::env::var("RINGMAIL_NIGHTLY").is_ok_and(|value| value == "1");
+    let nightly = ringmail_evidence::nightly();
     let cases = if nightly { 200_000 } else { 1_000 };
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let agree = |world: World| {
