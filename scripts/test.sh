@@ -17,6 +17,7 @@ readonly PARTS=("$@")
 for part in "${PARTS[@]}"; do
     [[ $SUITE == nightly && " ${ALL_PARTS[*]} " == *" $part "* ]] || fail "$SUITE $part: expected nightly and parts of: ${ALL_PARTS[*]}"
 done
+source scripts/steps.sh
 readonly PROXY_LIMIT_BYTES=8000000
 # Which shared libraries a release binary may need: those that are glibc's.
 readonly GLIBC='^(libc|libm|ld-linux[a-z0-9-]*|libdl|libpthread|librt)\.so'
@@ -32,90 +33,9 @@ fi
 # fuzzed for as long, as many at once as there are processors.
 readonly FUZZ_SECONDS=60 NIGHTLY_FUZZ_SECONDS=3600 FUZZ_GRACE_SECONDS=120
 
-# Enough for some ten failures; the whole output stands above.
-readonly COMPLAINT_LINES=60
-
-# The last line is kept here too: after a failure, make has a last line of its own.
-readonly SUMMARY=target/test-summary
-
-# A failure says what it expected and got; frames of the test runner around it only bury that.
-export RUST_BACKTRACE=${RINGMAIL_BACKTRACE:-0}
-
-passed=0
-failed=0
-broken=()
-complaints=()
-twice=()
-built=0
-mkdir -p "$(dirname "$SUMMARY")"
-rm -f "$SUMMARY"
-BESIDE=$(mktemp -d)
-readonly BESIDE
-
 # Whether a part of the nightly is to run: of any other suite there are no parts.
 wanted() {
     ((${#PARTS[@]} == 0)) || [[ " ${PARTS[*]} " == *" $1 "* ]]
-}
-
-# Runs one step and counts it as one check, or, where it prints summaries of cargo test, as those tests.
-step() {
-    local name=$1 begin=$SECONDS status=0 log tests_passed tests_failed
-    shift
-    announce "$name"
-    log=$(mktemp)
-    "$@" 2>&1 | tee "$log" || status=$?
-    tests_passed=$(sum passed "$log")
-    tests_failed=$(($(sum failed "$log") - $(asked_again "$log")))
-    twice+=("$(sed -n 's/^asked again: .* held: //p' "$log")")
-    if ((tests_passed + tests_failed == 0)); then
-        ((status)) && tests_failed=1 || tests_passed=1
-    elif ((status && tests_failed == 0)); then
-        tests_failed=1 # it did not compile, or it was ended
-    fi
-    passed=$((passed + tests_passed))
-    failed=$((failed + tests_failed))
-    if ((tests_failed)); then
-        broken+=("$name")
-        complaints+=("$(complaint "$log")")
-    fi
-    rm -f "$log"
-    printf -- '-- %s: %s passed, %s failed, %s s\n' "$name" "$tests_passed" "$tests_failed" $((SECONDS - begin))
-}
-
-# How many failures of a step were asked a second time: what they were then has been summed up too.
-asked_again() {
-    numbers "^asked again: \([0-9]*\), .*" "$1"
-}
-
-# What only computes, and is nobody's measure, runs beside the scenarios on Kubernetes, which mostly wait: one after the other, with
-# what they leave of the machine. It is counted as a step of its own once they are done.
-beside=()
-begin_beside() {
-    local name=$1 number=${#beside[@]}
-    shift
-    beside+=("$name")
-    printf '%q ' "$@" >"$BESIDE/$number"
-}
-
-run_beside() {
-    local number status
-    renice -n 19 -p $BASHPID >/dev/null
-    for number in "${!beside[@]}"; do
-        status=0
-        eval "$(cat "$BESIDE/$number")" &>"$BESIDE/$number.log" || status=$?
-        echo "$status" >"$BESIDE/$number.status"
-    done
-}
-
-# What one of them printed, and how it ended.
-ran_beside() {
-    cat "$BESIDE/$1.log"
-    return "$(cat "$BESIDE/$1.status")"
-}
-
-# What a reader of the last page wants to know of a step that failed: compiler errors and panics, each with its next line.
-complaint() {
-    grep -E -A 3 "^error|panicked at|^test .* FAILED" "$1" | head -n "$COMPLAINT_LINES" || true
 }
 
 # What the mesh's cryptography must not come from, in any crate of the tree.
@@ -162,20 +82,16 @@ needs_glibc_alone() {
     done
 }
 
-# At a terminal an interrupt must reach the tests; elsewhere the end of the time must reach all they have started.
-limited() {
-    if [[ -t 0 ]]; then
-        timeout --foreground "$@"
-    else
-        timeout "$@"
-    fi
-}
-
 # Always of the whole workspace, whatever is picked from it then: for fewer crates, other features are built.
 readonly CRATE_TESTS=(cargo test --locked --no-fail-fast --workspace --exclude ringmail-tests)
+# Most of them wait for something. By night, when what a machine can do is asserted more closely, there are no more than it has
+# processors.
+CRATES_AT_ONCE=$(($(nproc) * 2))
+[[ $SUITE != nightly ]] || CRATES_AT_ONCE=$(nproc)
+readonly CRATES_AT_ONCE
 
 crate_tests() {
-    limited "$TESTS_LIMIT" "${CRATE_TESTS[@]}"
+    RUST_TEST_THREADS=$CRATES_AT_ONCE limited "$TESTS_LIMIT" "${CRATE_TESTS[@]}"
 }
 
 # What connections are promised holds on both record layers; the tests of all crates are about the one that is the default.
@@ -244,6 +160,7 @@ scenarios() {
     return $status
 }
 
+built=0
 # Sets what scenarios ask for.
 build() {
     step "build" cargo build --locked --workspace --all-targets
@@ -343,13 +260,4 @@ e2e)
 e2e-kube) step "scenarios on Kubernetes" scripts/e2e-kube.sh ;;
 esac
 
-again=$(printf '%s ' "${twice[@]}")
-[[ -z ${again// /} ]] || printf '\n== failed once, and held when asked again: %s\n' "$again"
-if ((failed)); then
-    printf '\n%s\n' "${complaints[@]}"
-    printf '\n== %s after %s s: not everything held: %s\n' "$SUITE" "$SECONDS" "$(IFS=';'; echo "${broken[*]}")"
-else
-    printf '\n== %s after %s s: everything held\n' "$SUITE" "$SECONDS"
-fi
-echo "$passed passed, $failed failed" | tee "$SUMMARY"
-((failed == 0))
+summed_up "$SUITE"

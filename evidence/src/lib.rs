@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 mod page;
 mod rows;
+mod taken_back;
 
 pub use page::render;
 pub use rows::{GROUPS, Group, ROWS, Row};
@@ -68,7 +69,8 @@ pub fn nightly() -> bool {
     std::env::var(NIGHTLY_VARIABLE).is_ok_and(|value| value == "1")
 }
 
-/// Tells a figure of the test that calls it: its row, what was measured, what was seen and what is asserted of it.
+/// Tells a figure of the test that calls it: its row, what was measured, what was seen and what is asserted of it. A test that
+/// fails takes it back.
 #[macro_export]
 macro_rules! shown {
     ($row:expr, $what:expr, $seen:expr, $bound:expr) => {{
@@ -94,8 +96,9 @@ pub fn tell(row: &str, what: &str, seen: &str, bound: &str, function: &str) {
     let test = thread.name().filter(|name| *name != "main").map_or_else(|| test_of(function), str::to_owned);
     let figure = Figure::now(row, what, seen, bound, test);
     println!("shown {row}: {what}: {seen} (asserted: {bound})");
-    if let Err(error) = keep(&figure, &folder()) {
-        panic!("the figure {what:?} of {row}: {error:#}");
+    match keep(&figure, &folder()) {
+        Ok(path) => taken_back::told(path),
+        Err(error) => panic!("the figure {what:?} of {row}: {error:#}"),
     }
 }
 
@@ -109,9 +112,11 @@ pub fn folder() -> PathBuf {
     workspace.join(built).join("evidence")
 }
 
+/// Writes a figure into a folder, and says into which file of it.
+///
 /// # Errors
 /// If there is no such row, a part is empty, or the file cannot be written.
-pub fn keep(figure: &Figure, folder: &Path) -> Result<()> {
+pub fn keep(figure: &Figure, folder: &Path) -> Result<PathBuf> {
     if !ROWS.iter().any(|row| row.id == figure.row) {
         bail!("row {:?} is none of the table's", figure.row);
     }
@@ -126,7 +131,8 @@ pub fn keep(figure: &Figure, folder: &Path) -> Result<()> {
     // A reader never sees half of it, and two tests at once do not mix.
     let half = path.with_extension(format!("{}.half", std::process::id()));
     fs::write(&half, told).with_context(|| format!("{}", half.display()))?;
-    fs::rename(&half, &path).with_context(|| format!("{}", path.display()))
+    fs::rename(&half, &path).with_context(|| format!("{}", path.display()))?;
+    Ok(path)
 }
 
 /// All that was told into a folder.

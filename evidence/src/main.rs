@@ -49,7 +49,7 @@ fn main() -> Result<()> {
     match Arguments::parse() {
         Arguments::Page(page) => make(page),
         Arguments::Tell(Tell { row, what, seen, bound, script }) => {
-            keep(&Figure::now(&row, &what, &seen, &bound, script), &folder())
+            keep(&Figure::now(&row, &what, &seen, &bound, script), &folder()).map(drop)
         }
     }
 }

@@ -4,6 +4,7 @@
 //! started by that thread stays inside. Names begin with `rm-<pid>-`, so that what a killed run left behind is told apart
 //! from what a living one still uses.
 
+use std::any::Any;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -83,7 +84,7 @@ impl Namespace {
                 })
                 .join()
         });
-        entered.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        entered.unwrap_or_else(|panic| panic_again(&*panic))
     }
 
     /// Runs a command inside to its end and returns what it printed; an error carries its stderr.
@@ -183,6 +184,14 @@ fn capture_output(command: &mut Command) -> Result<String> {
         );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Panics for what another thread panicked for: to whoever watches panics, this thread's test fails too, which it would not hear of
+/// one that is only resumed.
+pub(crate) fn panic_again(panic: &(dyn Any + Send)) -> ! {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    panic!("{}", text.unwrap_or("a thread of this test panicked"))
 }
 
 #[cfg(test)]

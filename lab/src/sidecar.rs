@@ -206,6 +206,14 @@ impl Sidecar {
         Ok(())
     }
 
+    /// Sends a signal to the data plane alone, which the first process stays to see.
+    pub fn signal_data_plane(&self, signal: Signal) -> Result<()> {
+        for pid in self.data_plane()? {
+            kill(Pid::from_raw(pid.cast_signed()), signal).with_context(|| format!("{signal} to {pid}"))?;
+        }
+        Ok(())
+    }
+
     /// SIGKILL to all processes of the proxy, and waits until they are gone.
     pub fn kill9(&mut self) -> Result<ExitStatus> {
         let data_plane = self.data_plane()?;

@@ -203,7 +203,7 @@ fn split(text: &str) -> Vec<(usize, &str)> {
     }
     documents.push((start_line, &text[start..]));
     let blank = |text: &str| text.lines().all(|line| line.trim().is_empty() || line.starts_with('#'));
-    if documents.len() > 1 && blank(documents[0].1) {
+    if blank(documents[0].1) {
         documents.remove(0);
     }
     documents

@@ -32,6 +32,13 @@ fn a_header_of_another_shape_is_refused() {
     }
 }
 
+#[test]
+fn a_token_has_8192_bytes_at_most() {
+    assert_eq!(check_token(&"a".repeat(8_192)), Ok(()));
+    let refused = check_token(&"a".repeat(8_193)).unwrap_err();
+    assert_eq!(refused, "8193 bytes, expected at most 8192");
+}
+
 proptest! {
     #[test]
     fn random_tokens_never_panic_and_prove_nothing(token in "[ -~]{0,200}|[a-zA-Z0-9_-]{0,80}\\.[a-zA-Z0-9_-]{0,80}\\.[a-zA-Z0-9_-]{0,80}") {

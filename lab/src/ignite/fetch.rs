@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::SigSet;
 
 use super::jvm::JVM_FLAGS;
-use crate::netns::Namespace;
+use crate::netns::{Namespace, panic_again};
 
 /// Names the cache folder; without it, `~/.cache/ringmail`.
 const CACHE_VARIABLE: &str = "RINGMAIL_CACHE";
@@ -240,7 +240,7 @@ fn run(command: &mut Command) -> Result<()> {
             SigSet::empty().thread_set_mask()?;
             command.output()
         });
-        run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        run.join().unwrap_or_else(|panic| panic_again(&*panic))
     });
     let output = output.with_context(|| format!("start {:?}", command.get_program()))?;
     if !output.status.success() {

@@ -18,6 +18,7 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::streams::{Conversation, reassemble};
+use crate::netns::panic_again;
 use crate::network::Network;
 
 /// A veth carries segments that are not yet cut to packets: up to 64 KiB, more where jumbo offload is on.
@@ -80,7 +81,7 @@ impl Capture {
         let Some(reader) = self.reader.take() else {
             bail!("the capture was finished before");
         };
-        let frames = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let frames = reader.join().unwrap_or_else(|panic| panic_again(&*panic))?;
         Ok(Captured { frames })
     }
 }

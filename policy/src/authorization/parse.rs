@@ -22,7 +22,7 @@ impl AuthorizationPolicy {
         for (key, field) in spec.entries(document) {
             match key {
                 "selector" => policy.selector = field.selector(document),
-                "targetRef" => policy.targets_gateway = !field.entries(document).is_empty(),
+                "targetRef" => policy.targets_gateway |= !field.entries(document).is_empty(),
                 "targetRefs" => policy.targets_gateway |= !field.items(document).is_empty(),
                 "action" => policy.action = action(document, &field),
                 "provider" => _ = field.entries(document),

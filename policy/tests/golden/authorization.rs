@@ -180,8 +180,18 @@ fn a_dry_run_is_not_enforced_and_reported() {
 /// AuthorizationPolicy reference, targetRef: "specifies the gateway the policy should be applied to".
 #[test]
 fn a_policy_for_a_gateway_is_not_the_pods() {
-    let spec = "{targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: waypoint}]}";
-    let set = [authorization("ignite/gateway", spec)];
-    assert!(allows(&set, CLIENT, THIN));
-    assert!(reported(super::set(&set).reports(), "gateway", "gateways or waypoints"));
+    let target = "{kind: Gateway, group: gateway.networking.k8s.io, name: waypoint}";
+    for fields in [
+        format!("targetRefs: [{target}]"),
+        format!("targetRef: {target}"),
+        format!("targetRefs: [{target}], targetRef: {{}}"),
+        format!("targetRef: {target}, targetRefs: []"),
+    ] {
+        let set = [authorization("ignite/gateway", &format!("{{{fields}}}"))];
+        assert!(allows(&set, CLIENT, THIN), "{fields}");
+        assert!(reported(super::set(&set).reports(), "gateway", "gateways or waypoints"), "{fields}");
+    }
+    for fields in ["targetRef: {}", "targetRefs: []"] {
+        assert!(!allows(&[authorization("ignite/pods", &format!("{{{fields}}}"))], CLIENT, THIN), "{fields}");
+    }
 }

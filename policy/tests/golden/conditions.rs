@@ -219,7 +219,13 @@ fn principals_hold_under_every_name_of_the_trust_domain() {
         let set = set(&[authorization("ignite/p", &format!("{{rules: [{}]}}", source(spec)))]);
         ask(&Inbound::compile(&set, &settings, &pod()), Some(peer), THIN).0
     };
-    for value in ["old-td/ns/a/sa/b", "new-td/ns/a/sa/b", "cluster.local/ns/a/sa/b", "*-td/ns/a/sa/b"] {
+    for value in [
+        "old-td/ns/a/sa/b",
+        "new-td/ns/a/sa/b",
+        "cluster.local/ns/a/sa/b",
+        "*-td/ns/a/sa/b",
+        "old*/ns/a/sa/b",
+    ] {
         let spec = format!("principals: ['{value}']");
         for peer in ["new-td/ns/a/sa/b", "old-td/ns/a/sa/b"] {
             assert!(admits(&spec, peer), "{value} for {peer}");
@@ -228,6 +234,7 @@ fn principals_hold_under_every_name_of_the_trust_domain() {
         assert!(!admits(&spec, "foreign/ns/a/sa/b"), "{value} for a foreign peer");
         assert!(!admits(&spec, "old-td/ns/a/sa/c"), "{value} for another peer");
     }
+    assert!(admits("principals: ['*-td/ns/a/sa/b']", "third-td/ns/a/sa/b"), "a suffix covers others too");
     assert!(admits("principals: [foreign/ns/a/sa/b]", "foreign/ns/a/sa/b"));
     assert!(!admits("principals: [foreign/ns/a/sa/b]", "new-td/ns/a/sa/b"));
     assert!(admits("trustDomains: [old-td]", "new-td/ns/a/sa/b"));

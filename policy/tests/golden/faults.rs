@@ -31,6 +31,15 @@ fn text_that_is_no_yaml_is_named_by_its_line_in_the_file() {
 }
 
 #[test]
+fn what_stands_above_the_first_separator_is_a_document_only_if_it_says_something() {
+    let number = |above: &str| faults(&format!("{above}---\nkind: [\n"))[0].place().document;
+    for above in ["", "\n", "# a comment\n", "# a comment\n\n  \n# another\n"] {
+        assert_eq!(number(above), 1, "{above:?}");
+    }
+    assert_eq!(number(&peer_authentication("ns/fine", "{}")), 2);
+}
+
+#[test]
 fn every_fault_of_every_document_and_source_is_collected() {
     let one = peer_authentication("ns/a", "{mtls: {mode: X}, selector: {matchLabels: {app: 1}}}");
     let two = format!("{}---\n: [\n{}", one, authorization("ns/b", "{action: 7, rules: x}"));
@@ -112,6 +121,8 @@ fn values_that_cannot_be_read_are_refused() {
         ("{from: [{source: {ipBlocks: ['localhost']}}]}", "an address or a range"),
         ("{from: [{source: {serviceAccounts: ['a/*']}}]}", "<namespace>/<service account> without *"),
         ("{from: [{source: {serviceAccounts: ['a/b/c']}}]}", "<namespace>/<service account> without *"),
+        ("{from: [{source: {serviceAccounts: ['/b']}}]}", "<namespace>/<service account> without *"),
+        ("{from: [{source: {serviceAccounts: ['a/']}}]}", "<namespace>/<service account> without *"),
         ("{from: [{source: {serviceAccounts: [a], namespaces: [b]}}]}", "no principals or namespaces"),
     ] {
         let lines = lines(&authorization("ns/a", &format!("{{rules: [{rule}]}}")));

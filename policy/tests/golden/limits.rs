@@ -34,7 +34,9 @@ fn resources_beyond_the_limit_are_refused() {
         let items: String = (0..n).map(item).collect();
         format!("apiVersion: v1\nkind: List\nitems:\n{items}")
     };
-    assert!(Resources::parse([("a", &*list(MAX_RESOURCES))]).is_ok());
+    let last = authorization("ns/last", "{action: DENY}");
+    let all = Resources::parse([("a", &*list(MAX_RESOURCES - 1)), ("b", &*last)]).unwrap();
+    assert!(reported(all.reports(), "last", "without rules"), "the last of as many as there may be is read");
     let more = [
         ("a", &*list(MAX_RESOURCES)),
         ("b", "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: b}}"),

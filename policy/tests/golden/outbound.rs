@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use ringmail_policy::{Outbound, OutsideReason, RefusedReason, Route};
+use ringmail_policy::{Answer, Outbound, OutsideReason, RefusedReason, Route};
 
 use super::*;
 
@@ -43,7 +43,11 @@ fn route_for(documents: &[String], destination: &str, client: &Pod) -> (&'static
         wire::unlabelled(wire::arrived(&outbound).route(destination)),
         wire::unlabelled(decided.clone())
     );
-    match decided {
+    told(decided)
+}
+
+fn told(route: Route) -> (&'static str, String) {
+    match route {
         Route::Mesh { decided_by, .. } => (MESH, decided_by.to_string()),
         Route::Outside { reason, decided_by, .. } => (reason.as_str(), decided_by.to_string()),
         Route::Refused { reason, decided_by, .. } => (reason.as_str(), decided_by.to_string()),
@@ -76,6 +80,35 @@ fn an_unknown_address_is_outside_only_beyond_the_clusters_ranges() {
     let outside = ("not_in_mesh", "no workload is known at the address".to_owned());
     assert_eq!(route(&[entry()], "203.0.113.7:443"), outside);
     assert_eq!(route(&[entry()], "[::ffff:10.0.0.1]:10800").0, MESH);
+}
+
+/// Design: discovery is asked once and not waited for in vain where no answer could put the address into the mesh.
+#[test]
+fn without_an_answer_only_an_address_that_nobody_knows_beyond_the_ranges_is_outside() {
+    let mut outbound = Outbound::on_demand(settings().mesh_ranges);
+    let unanswered = |outbound: &Outbound, destination: &str| {
+        told(outbound.route_unanswered(destination.parse().unwrap()))
+    };
+    let outside = |because: &str| ("not_in_mesh", because.to_owned());
+    let vain = || outside("outside the cluster's ranges, and discovery has not answered");
+    assert_eq!(unanswered(&outbound, "10.0.0.99:10800").0, "unknown");
+    assert_eq!(unanswered(&outbound, "203.0.113.7:443"), vain());
+    outbound.insert("203.0.113.7".parse().unwrap(), Answer::Nobody);
+    assert_eq!(unanswered(&outbound, "203.0.113.7:443"), outside("no workload is known at the address"));
+    outbound.forget("203.0.113.7".parse().unwrap());
+    assert_eq!(unanswered(&outbound, "203.0.113.7:443"), vain());
+    outbound.set_mesh_ranges(vec!["203.0.113.0/24".parse().unwrap()]);
+    assert_eq!(unanswered(&outbound, "203.0.113.7:443").0, "unknown");
+    assert_eq!(unanswered(&outbound, "10.0.0.99:10800"), vain());
+}
+
+#[test]
+fn every_workload_that_is_known_is_listed() {
+    let outbound = Outbound::compile(&set(&[entry(), bare()]), &settings());
+    let mut names: Vec<_> = outbound.workloads().map(|workload| workload.name.clone()).collect();
+    names.sort();
+    assert_eq!(names, ["bare", "node-1"]);
+    assert_eq!(outbound.destinations().count(), 2);
 }
 
 /// Trust domain migration task: during a migration a server may present either name.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use ringmail_policy::{Answer, Destination, Inbound, Mode, Outbound, Request, Resources, Route};
 use ringmail_xds::Resource;
 use ringmail_xds::ringmail::{self, ClientTls, EXTENSION, ModeDecision, PortMode, PortTls, TlsDecision};
-use ringmail_xds::security::{Authorization, Clause, Match, Rule, StringMatch, string_match::Type};
+use ringmail_xds::security::{Authorization, Clause, Empty, Match, Rule, StringMatch, string_match::Type};
 use ringmail_xds::workload::Extension;
 
 use super::wire::{destination, node};
-use super::{THIN, inbound, settings};
+use super::{THIN, authorization, inbound, pod, set, settings};
 
 /// A word that no enumeration has.
 const LATER: i32 = 77;
@@ -132,4 +132,30 @@ fn a_question_that_is_not_known_lets_nobody_in_and_keeps_nobody_from_being_denie
         let both = read(&policy(0, vec![found, beside]));
         assert!(!allows(&both, PEER) && allows(&both, STRANGER));
     }
+}
+
+/// Istio's own message has room for a `*` at one end and nowhere else: what it can say is said in it, so that whoever knows no more
+/// than that understands it.
+#[test]
+fn namespaces_are_said_in_istios_words_where_it_has_some() {
+    let said = |spec: &str| {
+        let set =
+            set(&[authorization("ignite/p", &format!("{{rules: [{{from: [{{source: {{{spec}}}}}]}}]}}"))]);
+        let (_, policies) = Inbound::compile(&set, &settings(), &pod()).to_wire();
+        let found = policies[0].rules[0].clauses[0].matches[0].clone();
+        let texts =
+            |texts: Vec<StringMatch>| texts.into_iter().filter_map(|text| text.r#type).collect::<Vec<_>>();
+        (texts(found.namespaces), texts(found.not_namespaces))
+    };
+    let all = || {
+        vec![
+            Type::Exact("gold".to_owned()),
+            Type::Prefix("a".to_owned()),
+            Type::Suffix("b".to_owned()),
+            Type::Presence(Empty {}),
+        ]
+    };
+    assert_eq!(said("namespaces: [gold, 'a*', '*b', '*']"), (all(), vec![]));
+    assert_eq!(said("notNamespaces: [gold, 'a*', '*b', '*']"), (vec![], all()));
+    assert_eq!(said("namespaces: [gold, 'a*b']"), (vec![], vec![]));
 }

@@ -12,7 +12,7 @@ use ringmail_xds::ringmail::{self, EXTENSION, Membership, Memberships, PortMode,
 use ringmail_xds::security::{self, Authorization, Clause, Match, Rule};
 use ringmail_xds::workload;
 
-use super::{THIN, authorization, destination_rule, inbound, pod, set, settings, workload_entry};
+use super::{THIN, authorization, destination_rule, id, inbound, pod, set, settings, workload_entry};
 
 /// Every workload that is known, after a journey from the control plane to a proxy that asked for each.
 pub(super) fn arrived(outbound: &Outbound) -> Outbound {
@@ -87,6 +87,41 @@ fn a_workload_arrives_as_it_was_but_for_labels_that_nobody_asks_for() {
     assert_eq!(read.workload().service_host(THIN), "ignite-thin.ignite.svc.cluster.local");
     assert_eq!(read.workload().service_host(47500), "ignite-headless.ignite.svc.cluster.local");
     assert_eq!(read.workload().service_host(8080), "db.ignite.svc.cluster.local");
+}
+
+/// workload.proto, trust_domain and service_account: what is the default is left out.
+#[test]
+fn what_is_the_default_is_left_out_of_istios_message_and_anything_else_arrives() {
+    let said = |message: &workload::Workload| {
+        let workload::Workload { trust_domain, service_account, network, canonical_revision, .. } =
+            message.clone();
+        [trust_domain, service_account, network, canonical_revision]
+    };
+    assert_eq!(said(&workload().to_wire()), ["", "", "", "latest"]);
+    let mut facts = Facts { service_account: "gold".to_owned(), network: Some("east".to_owned()), ..node() };
+    facts.labels.insert("version".to_owned(), "v2".to_owned());
+    let sent = destination(&set(&[]), facts.workload(&"td".parse().unwrap()).unwrap());
+    let message = sent.workload().to_wire();
+    assert_eq!(said(&message), ["td", "gold", "east", "v2"]);
+    let read = Destination::from_wire(&message, &sent.to_wire(), &settings()).unwrap();
+    assert_eq!(said(&read.workload().to_wire()), said(&message));
+    assert_eq!(read.workload().identity, sent.workload().identity);
+}
+
+/// Trust domain migration task: the mesh's own workloads may present either of its names, and foreign ones theirs alone.
+#[test]
+fn a_workload_of_the_meshs_own_arrives_with_each_of_its_names_and_a_foreign_one_with_its_own() {
+    let mut settings = settings();
+    settings.trust_domain_aliases = vec!["old-td".parse().unwrap()];
+    let identities = |trust_domain: &str| {
+        let sent = destination(&set(&[]), node().workload(&trust_domain.parse().unwrap()).unwrap());
+        let read = Destination::from_wire(&sent.workload().to_wire(), &sent.to_wire(), &settings).unwrap();
+        let Route::Mesh { identities, .. } = read.route(THIN) else { panic!("not in the mesh") };
+        identities.to_vec()
+    };
+    let own = [id("cluster.local/ns/ignite/sa/default"), id("old-td/ns/ignite/sa/default")];
+    assert_eq!(identities("cluster.local"), own);
+    assert_eq!(identities("foreign"), [id("foreign/ns/ignite/sa/default")]);
 }
 
 /// Destination Rule reference, host: "The name of a service from the service registry." A port is decided by the

@@ -55,10 +55,35 @@ const OTHERWISE_IN_RUSTLS: [&str; 4] = [
     "tickets without an end",
 ];
 
+/// How rustls's record layer ends a row that our own ends with an unexpected_message or a decode_error: it says nothing of what
+/// there is too much of or what it may not hear there, and calls a message that it does not expect one that it cannot read.
+const ENDS_IN_RUSTLS: [(&str, Ending); 11] = [
+    ("a certificate that nobody asked for", Ending::Alert(50)),
+    ("a heartbeat", Ending::Alert(50)),
+    ("a hello: renegotiation", Ending::Alert(50)),
+    ("a ticket of 16 MiB", Ending::Fin),
+    ("an alert within a message", Ending::Fin),
+    ("data within a message", Ending::Fin),
+    ("empty records without an end", Ending::Fin),
+    ("key updates without an end", Ending::Fin),
+    ("key updates without an end, each to be answered", Ending::Fin),
+    ("nothing but padding", Ending::Fin),
+    ("warnings without an end", Ending::Fin),
+];
+
+fn is_rustls() -> bool {
+    std::env::var("RINGMAIL_RECORD_LAYER").is_ok_and(|layer| layer == "rustls")
+}
+
 /// Whether a row holds of the record layer that the sidecars of this run have (`RINGMAIL_RECORD_LAYER`).
 pub fn holds_of_this_layer(row: &str) -> bool {
-    let is_rustls = std::env::var("RINGMAIL_RECORD_LAYER").is_ok_and(|layer| layer == "rustls");
-    !(is_rustls && OTHERWISE_IN_RUSTLS.contains(&row))
+    !(is_rustls() && OTHERWISE_IN_RUSTLS.contains(&row))
+}
+
+/// How a row ends on the record layer that the sidecars of this run have, where `ours` ends it so.
+pub fn ends_on_this_layer(row: &str, ours: Ending) -> Ending {
+    let theirs = ENDS_IN_RUSTLS.iter().find(|(name, _)| is_rustls() && *name == row);
+    theirs.map_or(ours, |(_, ending)| *ending)
 }
 
 /// A record of any type with any length and content.

@@ -23,7 +23,7 @@ use ringmail_tests::{
     adversary::{
         ALERT, Ending, HANDSHAKE,
         certificates::{Case, DOMAINS, EARLY, ENDED, NAMES, PURPOSES, ROOTS, SHAPES, TAKEN, made},
-        ending,
+        ending, ends_on_this_layer,
         handshakes::{ANSWERS, Answers, Dials, MALFORMED, PLAINTEXT, Tools, VERSIONS},
         hello, holds_of_this_layer, read_to_end, record,
         records::{self, Says},
@@ -256,7 +256,8 @@ fn client_says(arena: &Arena, tools: &Tools, row: &Says) -> anyhow::Result<Trial
         session.settle()?;
         (row.act)(&mut session).map(|()| session.ending())
     });
-    let ends = Some((row.ends, ended.map_err(|error| error.context(row.name))?));
+    let expected = ends_on_this_layer(row.name, row.ends);
+    let ends = Some((expected, ended.map_err(|error| error.context(row.name))?));
     Ok(Trial { name: row.name.to_owned(), source, reason: row.reason, ends, took })
 }
 
@@ -274,7 +275,13 @@ fn server_says(arena: &Arena, listener: &TcpListener, tools: &Tools, row: &Says)
     });
     let sees = if row.reason == TAKEN { Ending::Fin } else { Ending::Reset };
     assert_eq!(seen, sees, "{}: what the application sees", row.name);
-    Trial { name: row.name.to_owned(), source, reason: row.reason, ends: Some((row.ends, told)), took }
+    Trial {
+        name: row.name.to_owned(),
+        source,
+        reason: row.reason,
+        ends: Some((ends_on_this_layer(row.name, row.ends), told)),
+        took,
+    }
 }
 
 #[test]

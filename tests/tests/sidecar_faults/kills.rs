@@ -66,8 +66,7 @@ fn a_sidecar_that_is_killed_again_and_again_under_load_listens_within_a_second_a
             listening.push(kill_whole(sidecar, victim));
             sidecar.wait_ready(victim).unwrap();
             talk_until_heard(client, victim, &heard);
-            let data_plane = i32::try_from(sidecar.data_plane().unwrap()[0]).unwrap();
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(data_plane), Signal::SIGKILL).unwrap();
+            sidecar.signal_data_plane(Signal::SIGKILL).unwrap();
             served.push(talk_until_heard(client, victim, &heard));
         }
     });

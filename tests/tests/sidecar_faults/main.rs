@@ -295,10 +295,10 @@ fn a_data_plane_that_crashes_twenty_times_in_a_row_delays_connections_by_millise
         load.mark().unwrap();
         let mut delays = Vec::new();
         for _ in 0..20 {
-            let data_plane = world.sidecar("n2").unwrap().data_plane().unwrap();
+            let sidecar = world.sidecar("n2").unwrap();
+            let data_plane = sidecar.data_plane().unwrap();
             assert_eq!(data_plane.len(), 1, "{data_plane:?}");
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(data_plane[0]).unwrap());
-            nix::sys::signal::kill(pid, Signal::SIGABRT).unwrap();
+            sidecar.signal_data_plane(Signal::SIGABRT).unwrap();
             delays.push(delay_of_a_new_connection(&world));
             sleep(Duration::from_millis(500));
         }

@@ -4,7 +4,7 @@ use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
 };
 use rustls::ConnectionTrafficSecrets;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::content::{APPLICATION_DATA, LEGACY_VERSION, RecordError};
 use crate::slab::{GAP_AFTER, GAP_BEFORE};
@@ -26,7 +26,7 @@ pub(super) struct Key {
     /// Made when it is needed and given back by [`Key::rest`]: it is as large as all else an idle connection
     /// holds for TLS, and made in less than a microsecond.
     aead: Option<LessSafeKey>,
-    iv: [u8; NONCE_LEN],
+    iv: Zeroizing<[u8; NONCE_LEN]>,
     sequence: u64,
 }
 
@@ -56,7 +56,7 @@ impl Key {
             return Err(wrong);
         };
         room.copy_from_slice(key);
-        Ok(Self { algorithm, bytes, aead: None, iv, sequence })
+        Ok(Self { algorithm, bytes, aead: None, iv: Zeroizing::new(iv), sequence })
     }
 
     /// Gives back what can be made again.
@@ -102,9 +102,6 @@ impl Key {
     /// Opens the sealed part of a record, and tells how much of it is inner plaintext: content, its type, padding.
     pub(super) fn open(&mut self, sealed: &mut [u8]) -> Result<usize, RecordError> {
         let Ok(length) = u16::try_from(sealed.len()) else { return Err(RecordError::Overflow(sealed.len())) };
-        if sealed.len() < TAG_LEN {
-            return Err(RecordError::BadMac);
-        }
         let nonce = self.next_nonce()?;
         // The header as it must be, whatever was sent: only that is what its sender authenticated.
         let opened = self.aead()?.open_in_place(nonce, Aad::from(header_of(length)), sealed);
@@ -120,7 +117,7 @@ impl Key {
     }
 
     fn next_nonce(&mut self) -> Result<Nonce, RecordError> {
-        let mut nonce = self.iv;
+        let mut nonce = *self.iv;
         for (byte, counter) in nonce[NONCE_LEN - 8..].iter_mut().zip(self.sequence.to_be_bytes()) {
             *byte ^= counter;
         }
@@ -129,15 +126,12 @@ impl Key {
     }
 }
 
-impl Drop for Key {
-    fn drop(&mut self) {
-        self.iv.zeroize();
-    }
-}
-
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key").field("sequence", &self.sequence).finish_non_exhaustive()
+        f.debug_struct("Key")
+            .field("at_rest", &self.aead.is_none())
+            .field("sequence", &self.sequence)
+            .finish_non_exhaustive()
     }
 }
 
@@ -147,4 +141,44 @@ pub(super) const OVERHEAD: usize = GAP_BEFORE + GAP_AFTER;
 fn header_of(length: u16) -> [u8; GAP_BEFORE] {
     let [high, low] = length.to_be_bytes();
     [APPLICATION_DATA, LEGACY_VERSION[0], LEGACY_VERSION[1], high, low]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        Key::of(&AES_128_GCM, &[7; 16], &[9; NONCE_LEN], 0).unwrap()
+    }
+
+    fn seal(key: &mut Key) {
+        key.seal(APPLICATION_DATA, &mut [0; 100]).unwrap();
+    }
+
+    #[test]
+    fn what_is_made_for_records_is_given_back_while_they_are_few_and_at_rest() {
+        let mut key = key();
+        for number in 1..=FEW {
+            seal(&mut key);
+            assert!(key.aead.is_none(), "after record {number}");
+        }
+        seal(&mut key);
+        assert!(key.aead.is_some(), "a connection that talks");
+        key.rest();
+        assert!(key.aead.is_none(), "one that has fallen silent");
+    }
+
+    #[test]
+    fn less_than_a_tag_does_not_authenticate() {
+        for length in 0..TAG_LEN {
+            assert_eq!(key().open(&mut vec![0; length]), Err(RecordError::BadMac), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_of_a_key_is_how_often_it_was_used() {
+        let mut key = key();
+        seal(&mut key);
+        assert_eq!(format!("{key:?}"), "Key { at_rest: true, sequence: 1, .. }");
+    }
 }

@@ -46,6 +46,9 @@ impl Messages {
             }
             match self.header[0] {
                 NEW_SESSION_TICKET if tickets => {
+                    if self.skipping > MAX_LEN {
+                        return Err(RecordError::MessageTooLong(self.skipping));
+                    }
                     let skipped = self.skipping.min(bytes.len());
                     bytes = &bytes[skipped..];
                     self.skipping -= skipped;
@@ -66,9 +69,6 @@ impl Messages {
                     };
                 }
                 other => return Err(RecordError::Message(other)),
-            }
-            if self.skipping > MAX_LEN {
-                return Err(RecordError::MessageTooLong(self.skipping));
             }
         }
         Ok(None)

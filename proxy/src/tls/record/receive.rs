@@ -80,7 +80,11 @@ impl Receiver {
             }
             from = next;
         }
-        if from == filled || self.ended {
+        if self.ended {
+            // Whatever follows the end is nobody's.
+            from = filled;
+        }
+        if from == filled {
             self.part = Vec::new();
         } else {
             self.part.clear();

@@ -203,3 +203,38 @@ impl std::fmt::Debug for Schedule {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(label: &str) {
+        TakeSecrets.log(label, &[], &[7; 32]);
+    }
+
+    #[test]
+    fn nothing_but_the_two_secrets_of_data_is_taken_and_only_both_together() {
+        for label in ["CLIENT_HANDSHAKE_TRAFFIC_SECRET", "SERVER_HANDSHAKE_TRAFFIC_SECRET", "EXPORTER_SECRET"]
+        {
+            assert!(!TakeSecrets.will_log(label), "{label}");
+            shown(label);
+        }
+        assert!(take_secrets().is_none());
+        for label in [CLIENT_SECRET, SERVER_SECRET] {
+            assert!(TakeSecrets.will_log(label), "{label}");
+            shown(label);
+            assert!(take_secrets().is_none(), "{label} alone");
+        }
+        shown(CLIENT_SECRET);
+        shown(SERVER_SECRET);
+        assert!(take_secrets().is_some());
+        assert!(take_secrets().is_none(), "what was taken is not there any more");
+    }
+
+    #[test]
+    fn what_is_shown_of_a_schedule_is_no_secret() {
+        let suite = Some(CipherSuite::TLS13_AES_128_GCM_SHA256);
+        let schedule = Schedule::new(suite, Side::Server, TrafficSecrets::default()).unwrap();
+        assert_eq!(format!("{schedule:?}"), "Schedule { suite: Aes128, side: Server, .. }");
+    }
+}

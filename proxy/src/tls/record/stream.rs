@@ -164,3 +164,73 @@ impl RecordStream {
         (self.tcp, self.sealer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use aws_lc_rs::aead::AES_128_GCM;
+    use rustls::CipherSuite;
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    use super::{
+        super::{
+            content::APPLICATION_DATA,
+            key::OVERHEAD,
+            schedule::{Side, TrafficSecrets},
+        },
+        *,
+    };
+
+    /// Of a connection that talks, which keeps what was made of its keys.
+    fn sealer() -> Sealer {
+        Sealer::new(key(), u64::MAX)
+    }
+
+    fn key() -> Key {
+        Key::of(&AES_128_GCM, &[7; 16], &[9; 12], 100).unwrap()
+    }
+
+    /// One that has heard `rest`, and its peer.
+    async fn stream(rest: Vec<u8>) -> (RecordStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let suite = Some(CipherSuite::TLS13_AES_128_GCM_SHA256);
+        let stream = RecordStream {
+            tcp,
+            receiver: Receiver::new(key(), rest),
+            sealer: sealer(),
+            schedule: Schedule::new(suite, Side::Server, TrafficSecrets::default()).unwrap(),
+            unsent: Slab::default(),
+            alert: Vec::new(),
+        };
+        (stream, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_read_that_fills_its_slab_says_so_and_a_shorter_one_does_not() {
+        for (records, full) in [(1, false), (8, true)] {
+            let (mut stream, mut peer) = stream(Vec::new()).await;
+            let (mut key, mut wire) = (key(), Vec::new());
+            for _ in 0..records {
+                let mut record = vec![0; 10_000 + OVERHEAD];
+                key.seal(APPLICATION_DATA, &mut record).unwrap();
+                wire.extend_from_slice(&record);
+            }
+            peer.write_all(&wire).await.unwrap();
+            let slab = poll_fn(|cx| stream.poll_fill(cx, Size::Small)).await.unwrap();
+            assert_eq!((slab.len(), slab.is_full()), (10_000, full), "of {records} records");
+        }
+    }
+
+    #[tokio::test]
+    async fn at_rest_neither_direction_holds_what_was_made_of_its_key() {
+        let (mut stream, _peer) = stream(sealer().goodbye().unwrap()).await;
+        assert!(poll_fn(|cx| stream.poll_fill(cx, Size::Small)).await.unwrap().is_empty());
+        stream.say_goodbye().unwrap();
+        let awake = |stream: &RecordStream| format!("{stream:?}").matches("at_rest: false").count();
+        assert_eq!(awake(&stream), 2);
+        stream.rest();
+        assert_eq!(awake(&stream), 0);
+    }
+}

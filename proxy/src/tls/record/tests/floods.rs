@@ -1,17 +1,12 @@
 //! Records that carry no data cost their receiver as much as those that do: few are taken in a row, of whatever kind.
 
-use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
-
 use super::{
     super::{
         content::{ALERT, APPLICATION_DATA, HANDSHAKE, MAX_WITHOUT_DATA, RecordError},
-        receive::Receiver,
         schedule::Side,
     },
-    peer::Peer,
-    session::session,
+    peer::{self, Peer},
 };
-use crate::slab::Size;
 
 const TAKEN: usize = MAX_WITHOUT_DATA as usize;
 
@@ -41,14 +36,7 @@ fn goodbye(peer: &mut Peer<'_>) {
 
 /// How a client takes what its server says.
 fn taken(says: &[Says]) -> Result<(), RecordError> {
-    let session = session(TLS13_AES_128_GCM_SHA256, Side::Client);
-    let mut schedule = session.schedule(Side::Client);
-    let mut peer = Peer::of(&session);
-    says.iter().for_each(|say| say(&mut peer));
-    let mut receiver = Receiver::new(session.peer_seals[0].key(), peer.wire);
-    let mut slab = receiver.slab(Size::Small);
-    receiver.arrived(&mut slab, 0, &mut schedule);
-    receiver.failed().map_or(Ok(()), Err)
+    peer::taken(Side::Client, |peer| says.iter().for_each(|say| say(peer))).map(drop)
 }
 
 fn in_turns(kinds: &[Says], times: usize) -> Vec<Says> {

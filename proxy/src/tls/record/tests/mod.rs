@@ -3,6 +3,7 @@
 mod differential;
 mod floods;
 mod peer;
+mod refusals;
 mod session;
 mod updates;
 mod vectors;

@@ -5,16 +5,18 @@ use proptest::{
     prelude::*,
     sample::{Index, select},
 };
+use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 
 use super::{
     super::{
-        content::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE},
+        content::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, RecordError},
         key::{Key, OVERHEAD, TAG_LEN},
+        receive::Receiver,
         schedule::Side,
     },
-    session::{GENERATIONS, Parts, Session},
+    session::{GENERATIONS, Parts, Session, session},
 };
-use crate::slab::{GAP_BEFORE, SLOT_LEN};
+use crate::slab::{GAP_BEFORE, SLOT_LEN, Size};
 
 /// What a peer sends next.
 #[derive(Clone, Debug)]
@@ -215,6 +217,18 @@ impl<'a> Peer<'a> {
             Step::TwoMessages { first, second } => self.send(HANDSHAKE, &[&first[..], second].concat(), 0),
         }
     }
+}
+
+/// How many bytes of data `side` takes of what its peer says.
+pub(super) fn taken(side: Side, says: impl FnOnce(&mut Peer<'_>)) -> Result<usize, RecordError> {
+    let session = session(TLS13_AES_128_GCM_SHA256, side);
+    let mut schedule = session.schedule(side);
+    let mut peer = Peer::of(&session);
+    says(&mut peer);
+    let mut receiver = Receiver::new(session.peer_seals[0].key(), peer.wire);
+    let mut slab = receiver.slab(Size::Small);
+    receiver.arrived(&mut slab, 0, &mut schedule);
+    receiver.failed().map_or(Ok(slab.len()), Err)
 }
 
 fn pattern(len: usize) -> Vec<u8> {

@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a step that fails fails its scenario, in a helper too")]
 
+mod faults;
+
 use std::{
     collections::BTreeSet,
     io::{Read, Write},
@@ -20,7 +22,7 @@ use ringmail_lab::{
     ca::{Ca, CaSettings, SigningKey},
     mesh::MeshFiles,
     network::Network,
-    process::{Signal, wait_until},
+    process::wait_until,
     sidecar::{Sidecar, SidecarSettings, start_sidecars},
     wire,
 };
@@ -87,6 +89,11 @@ impl Scene {
         Prometheus::start(home, &targets, INTERVAL, &self.folder).unwrap()
     }
 
+    fn ca(&self) -> Ca {
+        let settings = CaSettings { flags: vec!["--ttl", TTL], ..CaSettings::default() };
+        Ca::start(&self.network, "ca", &self.files, &settings, &self.folder).unwrap()
+    }
+
     /// A CA whose root is valid for a day more.
     fn old_ca(&self) -> Ca {
         let root = Root::expiring_in("old root", Duration::from_secs(86_400)).unwrap();
@@ -150,103 +157,72 @@ fn talk(scene: &Scene, over: Duration, mut at_times: impl FnMut()) -> u64 {
     rounds
 }
 
-/// A sidecar that was stopped for longer than a ring waits, under an application that went on.
-fn fence(scene: &Scene, sidecar: &Sidecar) -> std::net::TcpListener {
-    let application = listen(scene.network.pod("fenced").unwrap()).unwrap();
-    sleep(TOLD_EVERY);
-    let plane: Vec<_> = sidecar.data_plane().unwrap();
-    let tell = |signal| {
-        for pid in &plane {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), signal).unwrap();
+/// What is running in normal life.
+struct Running {
+    ca: Ca,
+    /// Those of [`TALKING`], and then some with limits that are soon met.
+    sidecars: Vec<Sidecar>,
+}
+
+impl Running {
+    fn start(scene: &Scene) -> Self {
+        let ca = scene.ca();
+        let mut sidecars =
+            start_sidecars(&scene.network, &TALKING, (&scene.files, &ca), &Scene::settings(), &scene.folder)
+                .unwrap();
+        let fenced_after = format!("{}s", FENCED_AFTER.as_secs());
+        for (name, setting, value) in [
+            ("narrow", "max_connections_per_source", "2"),
+            ("full", "max_connections", "2"),
+            ("fenced", "fence_after", &fenced_after),
+        ] {
+            let mut sidecar = scene.sidecar(name, &ca, &Scene::settings().with(setting, value));
+            sidecar.wait_ready(scene.network.pod(name).unwrap()).unwrap();
+            sidecars.push(sidecar);
         }
-    };
-    tell(Signal::SIGSTOP);
-    sleep(FENCED_AFTER + TOLD_EVERY);
-    tell(Signal::SIGCONT);
-    application
+        Self { ca, sidecars }
+    }
+
+    /// The long run has an hour, in which the CA is restarted and a policy changes.
+    fn normal_life(&mut self, scene: &Scene, prometheus: &Prometheus<'_>) {
+        let normal = if nightly() { NORMAL_HOUR } else { NORMAL };
+        let began = Instant::now();
+        let mut quarters: u32 = 0;
+        let rounds = talk(scene, normal, || {
+            if nightly() && began.elapsed() > (quarters + 1) * NORMAL_HOUR / 4 {
+                quarters += 1;
+                scene.files.write_policy("strict", &format!("{STRICT}# {quarters}\n")).unwrap();
+                self.ca.kill9().unwrap();
+                self.ca = scene.ca();
+            }
+        });
+        let fired = prometheus.has_fired(normal.as_secs() + 60).unwrap();
+        assert!(fired.is_empty(), "{fired:?} in normal life");
+        let seen = format!("0 in {} s, {rounds} connections", normal.as_secs());
+        shown!("O2", "alerts in normal life", seen, "exactly");
+    }
 }
 
 #[test]
 fn each_alert_fires_within_a_minute_of_its_real_fault_and_none_before() {
     let scene = Scene::make();
-    let (network, files) = (&scene.network, &scene.files);
-    let settings = CaSettings { flags: vec!["--ttl", TTL], ..CaSettings::default() };
-    let mut ca = Ca::start(network, "ca", files, &settings, &scene.folder).unwrap();
-    let mut sidecars =
-        start_sidecars(network, &TALKING, (files, &ca), &Scene::settings(), &scene.folder).unwrap();
-    let fenced_after = format!("{}s", FENCED_AFTER.as_secs());
-    for (name, setting, value) in [
-        ("narrow", "max_connections_per_source", "2"),
-        ("full", "max_connections", "2"),
-        ("fenced", "fence_after", &fenced_after),
-    ] {
-        let mut sidecar = scene.sidecar(name, &ca, &Scene::settings().with(setting, value));
-        sidecar.wait_ready(network.pod(name).unwrap()).unwrap();
-        sidecars.push(sidecar);
-    }
+    let mut running = Running::start(&scene);
     let prometheus = scene.prometheus();
     wait_until(WITHIN, "all of the mesh is scraped", || {
-        Ok((prometheus.scraped()? == sidecars.len() + 1).then_some(()))
+        Ok((prometheus.scraped()? == running.sidecars.len() + 1).then_some(()))
     })
     .unwrap();
-
-    // The long run has an hour, in which the CA is restarted and a policy changes.
-    let normal = if nightly() { NORMAL_HOUR } else { NORMAL };
-    let began = Instant::now();
-    let mut quarters: u32 = 0;
-    let rounds = talk(&scene, normal, || {
-        if nightly() && began.elapsed() > (quarters + 1) * NORMAL_HOUR / 4 {
-            quarters += 1;
-            files.write_policy("strict", &format!("{STRICT}# {quarters}\n")).unwrap();
-            ca.kill9().unwrap();
-            ca = Ca::start(network, "ca", files, &settings, &scene.folder).unwrap();
-        }
-    });
-    let fired = prometheus.has_fired(normal.as_secs() + 60).unwrap();
-    assert!(fired.is_empty(), "{fired:?} in normal life");
-    shown!(
-        "O2",
-        "alerts in normal life",
-        format!("0 in {} s, {rounds} connections", normal.as_secs()),
-        "exactly"
-    );
+    running.normal_life(&scene, &prometheus);
 
     let (mut at_once, mut after_a_while) = (Expected::default(), Expected::default());
-    let now = Instant::now();
-    scene.refused("server", 10, b"GET / HTTP/1.1\r\n\r\n");
-    at_once.expect("RingmailConnectionsRefused", Some("server"), now);
-    // A record of a handshake that holds none.
-    scene.refused("server", 10, b"\x16\x03\x01\x00\x08\x01\x00\x00\x04aaaa");
-    at_once.expect("RingmailHandshakesFailing", Some("server"), now);
-    let held: Vec<_> =
-        ["narrow", "full"].iter().flat_map(|name| [(); 4].map(|()| scene.knock(name))).collect();
-    at_once.expect("RingmailLimitReached", Some("narrow"), now);
-    at_once.expect("RingmailAcceptPaused", Some("full"), now);
-    for pid in sidecars[0].data_plane().unwrap() {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
-    }
-    at_once.expect("RingmailDataPlaneRestarted", Some("client"), now);
-    let _untrusted = untrusted(&scene, &ca);
-    after_a_while.expect("RingmailNotReady", Some("untrusted"), now);
-    at_once.expect("RingmailCaRefusing", Some("ca"), now);
-    let nowhere =
-        Scene::settings().with("discovery", "control").with("discovery_address", "https://10.77.0.99:15012");
-    let _lonely = scene.sidecar("lonely", &ca, &nowhere);
-    after_a_while.expect("RingmailDiscoveryDown", Some("lonely"), now);
-    files.write_policy("broken", "kind: PeerAuthentication\nspec: [not, a, mapping]\n").unwrap();
-    at_once.expect("RingmailPolicyRejected", Some("server"), now);
-    let mut old_ca = scene.old_ca();
-    at_once.expect("RingmailRootExpiring", Some("ca-old"), now);
-    at_once.expect("RingmailSignerExpiring", Some("ca-old"), now);
-    let _application = fence(&scene, sidecars.last().unwrap());
-    at_once.expect("RingmailFenced", Some("fenced"), Instant::now());
+    let mut faults = faults::begin(&scene, &running, &mut at_once, &mut after_a_while);
     let mut seen: BTreeSet<_> = at_once.names().collect();
     let first = at_once.fire(&prometheus, WITHIN).unwrap();
-    drop(held);
+    faults.held.clear();
 
     let now = Instant::now();
-    ca.kill9().unwrap();
-    old_ca.kill9().unwrap();
+    running.ca.kill9().unwrap();
+    faults.old_ca.kill9().unwrap();
     after_a_while.expect("RingmailCaAway", None, now);
     after_a_while.expect("RingmailRenewalFailing", Some("server"), now);
     after_a_while.expect("RingmailCertificateExpiring", Some("server"), now);
@@ -270,14 +246,6 @@ fn each_alert_fires_within_a_minute_of_its_real_fault_and_none_before() {
 
 fn all_rules() -> Vec<alerts::Rule> {
     alerts::rules().unwrap().groups.into_iter().flat_map(|group| group.rules).collect()
-}
-
-/// A sidecar whose token the CA does not know.
-fn untrusted(scene: &Scene, ca: &Ca) -> Sidecar {
-    let token = scene.files.file("forged.token");
-    std::fs::write(&token, "forged").unwrap();
-    let settings = Scene::settings().with("token_file", &token.display().to_string());
-    scene.sidecar("untrusted", ca, &settings)
 }
 
 #[test]
