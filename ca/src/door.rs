@@ -225,3 +225,6 @@ impl<A: Answers> Door<A> {
 async fn told(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|ending| *ending).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,8 +27,8 @@ const ROOT: &str = "root.pem";
 const ROOT_CERTIFICATE: &str = "root-cert.pem";
 const OLD_ROOTS: &str = "old-roots.pem";
 const LOCK: &str = ".lock";
-/// As long as the self-signed roots of the field.
-const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Ten years of 365 days, as long as the self-signed roots of the field.
+const ROOT_LIFETIME: Duration = Duration::from_hours(87_600);
 
 /// What an empty state folder means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-use super::self_signed::{FirstRoot, StateError, StateFolder};
+use super::self_signed::{FirstRoot, StateError, StateFolder, self_signed_root};
 use super::*;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyUsagePurpose,
@@ -192,6 +192,15 @@ fn a_root_is_made_once_and_kept_with_mode_0600() {
     // Told to bootstrap, an intact root still stays.
     let eager = StateFolder { bootstrap_new_root: true, ..state };
     assert_eq!(open(&eager).unwrap().roots(), first.roots());
+}
+
+#[test]
+fn a_root_is_valid_for_ten_years_and_a_little_before_now() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let (root, _) = self_signed_root(&"cluster.local".parse().unwrap(), now).unwrap();
+    let (_, root) = x509_parser::parse_x509_certificate(&root).unwrap();
+    let validity = [root.validity().not_before, root.validity().not_after].map(|time| time.timestamp());
+    assert_eq!(validity, [1_800_000_000 - 120, 1_800_000_000 + 315_360_000]);
 }
 
 #[test]

@@ -168,9 +168,10 @@ pub(crate) async fn content(cluster: &Cluster, name: &str) -> Result<Content, Op
 impl Opening<'_> {
     async fn round(&self) -> Result<Content, OpenError> {
         let asked = |what| move |fault| OpenError::Api { what, fault };
+        // Written after the Secret, and so looked for before it: what another replica makes in between is no lost root.
+        let mark = self.mark().await.map_err(asked("the bundle's configmap cannot be read"))?;
         let held = found(bounded(self.secrets.get(&self.settings.name)).await)
             .map_err(asked("the root's secret cannot be read"))?;
-        let mark = self.mark().await.map_err(asked("the bundle's configmap cannot be read"))?;
         let content = match (held, &mark) {
             (Some(secret), mark) => self.keep(secret, mark.as_deref()).await?,
             (None, None) => {

@@ -29,9 +29,9 @@ pub use command::{CommandError, run};
 const STAGE: &str = "ringmail.io/root-stage";
 const SINCE: &str = "ringmail.io/root-stage-since";
 /// Half of a leaf's default lifetime: every sidecar has renewed, and has the bundle that came along.
-const UNTIL_SIGN: Duration = Duration::from_secs(12 * 3600);
+const UNTIL_SIGN: Duration = Duration::from_hours(12);
 /// A leaf's default lifetime: nothing that the old root signed is valid any more.
-const UNTIL_RETIRE: Duration = Duration::from_secs(24 * 3600);
+const UNTIL_RETIRE: Duration = Duration::from_hours(24);
 /// Lost races that are run again.
 const ROUNDS: usize = 5;
 

@@ -18,7 +18,7 @@ use crate::authority::Authority;
 use crate::issue::{self, IssueError, ServingName};
 
 /// As long as a workload's; renewed at half of it.
-const SERVING_TTL: Duration = Duration::from_secs(24 * 3600);
+const SERVING_TTL: Duration = Duration::from_hours(24);
 /// With a signer about to expire, half of what is left would be shorter and shorter.
 const MIN_RENEWAL: Duration = Duration::from_secs(1);
 

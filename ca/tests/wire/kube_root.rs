@@ -64,6 +64,24 @@ async fn two_that_start_at_once_serve_the_same_root() {
 }
 
 #[test]
+fn a_root_that_another_makes_between_two_looks_is_no_lost_one() {
+    let maps = "GET /api/v1/namespaces/ringmail-system/configmaps/ringmail-ca-root-cert";
+    let secrets = "GET /api/v1/namespaces/ringmail-system/secrets/ringmail-ca-root";
+    for looked_for in [maps, secrets] {
+        let server = server();
+        let free = server.hold(looked_for);
+        let (slow, quick) = std::thread::scope(|scope| {
+            let slow = scope.spawn(|| Ca::on(&server, &FLAGS));
+            eventually("it looks", || server.count(looked_for) > 0);
+            let quick = Ca::on(&server, &FLAGS);
+            drop(free);
+            (slow.join().unwrap(), quick)
+        });
+        assert_eq!(slow.bundle().roots()[0].der, quick.bundle().roots()[0].der, "{looked_for}");
+    }
+}
+
+#[test]
 fn a_lost_a_replaced_and_a_missing_root_are_refused_until_the_operator_says_so() {
     let server = server();
     let first = Ca::on(&server, &FLAGS).bundle();
@@ -180,7 +198,7 @@ fn a_start_without_api_server_waits_and_says_so() {
     eventually("not ready, and why", || {
         let page = ready(free);
         page.starts_with("HTTP/1.1 503")
-            && page.contains("the root's secret cannot be read: api server gives no answer: 503")
+            && page.contains("the bundle's configmap cannot be read: api server gives no answer: 503")
     });
     assert!(page(free, "/healthz/live").unwrap().starts_with("HTTP/1.1 200"));
     assert!(page(free, "/metrics").unwrap().contains("ringmail_ca_issued_total 0"));

@@ -21,7 +21,7 @@ const DEADLINES: Deadlines = Deadlines {
     grace: Duration::from_secs(2),
 };
 /// Tokens end; a stream must not outlive by much what proved its right. A client comes back without anybody noticing.
-const STREAM_LIFETIME: Duration = Duration::from_secs(30 * 60);
+const STREAM_LIFETIME: Duration = Duration::from_mins(30);
 /// A client that takes nothing for this long is not there any more, or ill. It comes back to a stream of its own.
 const READ_DEADLINE: Duration = Duration::from_secs(30);
 

@@ -42,7 +42,7 @@ pub struct Lifetimes {
 impl Default for Lifetimes {
     /// A year, a day, a day: the overlap outlasts an API server that could not be reached overnight.
     fn default() -> Self {
-        let day = Duration::from_secs(24 * 3600);
+        let day = Duration::from_hours(24);
         Self { root: day * 365, leaf: day, overlap: day }
     }
 }

@@ -13,7 +13,7 @@ const RENEW_MIN: Duration = Duration::from_secs(1);
 /// The first retry is quick: most failures are a CA that is just starting.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The longest pause between retries while a good certificate is held.
-const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
+const RETRY_MAX: Duration = Duration::from_mins(5);
 /// Of what is left of the certificate's life, no pause takes more than this share, so that at least ten
 /// retries fit in however short it is.
 const RETRY_LEFT_SHARE: u32 = 10;
@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const DAY: Duration = Duration::from_hours(24);
 
     fn seconds(failures: u32, left: Duration) -> f64 {
         retry_after(failures, left, 0.5).as_secs_f64()

@@ -27,7 +27,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 /// Longer than any run, so that nothing is renewed while it lasts.
-const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(12 * 3600);
+const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(12);
 
 /// What the proxy counts an endpoint with when there is only one.
 const WEIGHT: u32 = 10_000;

@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::{Barrier, watch};
+use tokio::sync::{Barrier, oneshot, watch};
 
 mod store;
 
@@ -47,6 +47,8 @@ struct State {
     review_takes: Duration,
     /// Reads of Secrets wait here for each other, once.
     race: Option<Arc<Barrier>>,
+    /// The first request that is this waits until the sender is gone.
+    held: Option<(String, oneshot::Receiver<()>)>,
     /// Writes of Secrets that somebody else is faster than.
     conflicts: usize,
     requests: Vec<String>,
@@ -72,6 +74,7 @@ impl FakeApiServer {
             mood: Mood::Well,
             review_takes: Duration::ZERO,
             race: None,
+            held: None,
             conflicts: 0,
             requests: Vec::new(),
         };
@@ -126,6 +129,13 @@ impl FakeApiServer {
         self.state().race = Some(Arc::new(Barrier::new(count)));
     }
 
+    /// The next request that is `line`, such as `GET /api`, is answered once what this returns is dropped.
+    pub(crate) fn hold(&self, line: &str) -> oneshot::Sender<()> {
+        let (free, held) = oneshot::channel();
+        self.state().held = Some((line.to_owned(), held));
+        free
+    }
+
     /// Somebody else is faster with the next `count` writes of Secrets.
     pub(crate) fn conflicts(&self, count: usize) {
         self.state().conflicts = count;
@@ -173,11 +183,15 @@ impl FakeApiServer {
 
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let path = request.uri().path().to_owned();
-        let mood = {
+        let line = format!("{} {path}", request.method());
+        let (mood, held) = {
             let mut state = self.state();
-            state.requests.push(format!("{} {path}", request.method()));
-            state.mood.clone()
+            state.requests.push(line.clone());
+            (state.mood.clone(), state.held.take_if(|(held, _)| *held == line))
         };
+        if let Some((_, held)) = held {
+            held.await.unwrap_err();
+        }
         match mood {
             Mood::Silent => std::future::pending().await,
             Mood::Failing(code) => return Ok(status(code, "InternalError", "the fake fails")),

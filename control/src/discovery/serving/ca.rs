@@ -27,7 +27,7 @@ use super::{Held, ServingError, pair};
 /// From the first SYN to the answer. A CA that asks Kubernetes about the token may take seconds.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The life that is asked for: as long as a workload's.
-const TTL: Duration = Duration::from_secs(24 * 3600);
+const TTL: Duration = Duration::from_hours(24);
 /// Bytes of an answer: a chain of ten certificates and sixteen roots stay well below.
 const MAX_ANSWER: usize = 256 * 1024;
 
