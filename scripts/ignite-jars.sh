@@ -32,7 +32,7 @@ fetch() {
 <groupId>ringmail</groupId><artifactId>image</artifactId><version>1</version>
 <dependencies>$dependencies</dependencies></project>
 XML
-    mvn -q -B -f "$folder/pom.xml" "$COPY_DEPENDENCIES" -DincludeScope=runtime "-DoutputDirectory=$folder"
+    persistently mvn -q -B -f "$folder/pom.xml" "$COPY_DEPENDENCIES" -DincludeScope=runtime "-DoutputDirectory=$folder"
     rm "$folder/pom.xml"
 }
 

@@ -86,14 +86,14 @@ install_packages() {
     local packages=("$@") index
     command -v apt-get >/dev/null || fail "missing: ${packages[*]}; there is no apt-get here, install them by hand"
     echo "missing, installed now with apt-get: ${packages[*]}"
-    as_root apt-get -qq update
+    persistently as_root apt-get -qq update
     for index in "${!packages[@]}"; do
         if [[ ${packages[index]} == jdk ]]; then
             packages[index]=$(choose_jdk)
             echo "the jdk is ${packages[index]}"
         fi
     done
-    without_services as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${packages[@]}"
+    without_services persistently as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${packages[@]}"
 }
 
 install_rust() {
@@ -107,7 +107,7 @@ install_rust() {
     if command -v rustup >/dev/null; then
         if ! rustup toolchain list | grep -q "^$channel-"; then
             echo "missing, installed now with rustup: Rust $channel with clippy and rustfmt"
-            rustup toolchain install "$channel" --profile minimal --component clippy --component rustfmt
+            persistently rustup toolchain install "$channel" --profile minimal --component clippy --component rustfmt
         fi
     elif [[ $(cargo --version) != "cargo $channel"* ]]; then
         fail "cargo is $(cargo --version), expected $channel: install it, or rustup, which does it by itself"

@@ -34,12 +34,12 @@ make_once() {
 }
 
 build_kubernetes() {
-    go -C "$KUBERNETES" build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$RELEASE" \
+    persistently go -C "$KUBERNETES" build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$RELEASE" \
         -o "$2" "k8s.io/kubernetes/cmd/$1"
 }
 
 build_coredns() {
-    go -C "$COREDNS" build -ldflags "-s -w" -o "$1" .
+    persistently go -C "$COREDNS" build -ldflags "-s -w" -o "$1" .
 }
 
 # An image of one layer with one program, the release's own, as `docker save` would write it.
@@ -47,7 +47,7 @@ build_pause() {
     local work source digest
     work=$(mktemp -d)
     # A module has a folder only once it is here.
-    go -C "$KUBERNETES" mod download k8s.io/kubernetes
+    persistently go -C "$KUBERNETES" mod download k8s.io/kubernetes
     source=$(go -C "$KUBERNETES" list -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c
     mkdir "$work/root"
     cc -static -Os -s -DVERSION="$RELEASE" -o "$work/root/pause" "$source"

@@ -82,7 +82,7 @@ ran_beside() {
 # in no such words, such as a script that could not go on, the last that it said.
 complaint() {
     local words
-    words=$(grep -E -A 3 "^error|panicked at|^test .* FAILED" "$1" | head -n "$COMPLAINT_LINES") || true
+    words=$(grep -E -A 3 "^[Ee]rror|panicked at|^test .* FAILED" "$1" | head -n "$COMPLAINT_LINES") || true
     if [[ -n $words ]]; then
         echo "$words"
     else
